@@ -1,0 +1,116 @@
+"""The contract of a compressor: tensors in, one payload out, and the decoded bits beside it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError, WireError
+from thinwire.layout import Layout
+from thinwire.random import Key
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One compressed vector, self-describing: a decoder needs no option of the compressor that made it."""
+
+    codec: str  # name of the compressor, a key of the registry
+    dtype: str  # dtype of the vector: "float32" or "float64"
+    parameters: bytes  # small and fixed-size per codec: scales, counts, flags (little-endian)
+    streams: tuple[bytes, ...]  # entropy-coded columns
+
+    @property
+    def size(self) -> int:
+        """Bytes of content, without the packet's framing."""
+        return len(self.parameters) + sum(len(stream) for stream in self.streams)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A client's place in a cohort, for compressors that divide the work (PermK)."""
+
+    index: int
+    count: int
+
+
+ALONE = Place(0, 1)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What ``encode`` returns; ``decoded`` equals, bit for bit, what a receiver decodes from ``payload``."""
+
+    payload: Payload
+    decoded: Tensor
+    warm: Any = None  # state a compressor may be given back next time; losing it costs efficiency, never correctness
+
+
+@dataclass(frozen=True)
+class Compressor(ABC):
+    """A compression operator C(x). A frozen dataclass whose fields are its options; no memory inside.
+
+    Error, shift and momentum belong to the method. A new compressor is one new file in ``compressors/``; the registry,
+    the configuration, the command line, the wire and the contract tests find it by its ``name``.
+    """
+
+    name: ClassVar[str]
+
+    def omega(self, layout: Layout) -> float | None:
+        """If unbiased: the constant of E|C(x)-x|^2 <= omega |x|^2. None where E C(x) = x does not hold."""
+        return None
+
+    def alpha(self, layout: Layout) -> float | None:
+        """If contractive: the constant of E|C(x)-x|^2 <= (1-alpha)|x|^2, in (0, 1]. None where it does not hold."""
+        return None
+
+    @property
+    def codecs(self) -> frozenset[str]:
+        """The codec names that its payloads may carry; a receiver refuses any other."""
+        return frozenset({self.name})
+
+    @classmethod
+    def examples(cls) -> "tuple[Compressor, ...]":
+        """Instances that the contract tests run; override when the defaults do not show every branch."""
+        return (cls(),)
+
+    @abstractmethod
+    def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
+        """Compress a flat vector of ``layout`` (float32 or float64, any device).
+
+        ``key`` names the randomness of this one message. Raises ConfigError on a non-finite entry, naming its tensor.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
+        """The vector that ``payload`` stands for: flat, ``layout.numel`` long, of the payload's dtype, on ``device``.
+
+        Uses portable arithmetic only, so that every node gets the same bits. Raises WireError on anything wrong,
+        before memory beyond the layout's size is taken.
+        """
+
+
+class NonFinite(ConfigError):
+    """A vector to be compressed holds NaN or infinity; the client declines the round and keeps its state."""
+
+
+def check_input(x: Tensor, layout: Layout) -> None:
+    """Refuse vectors of a wrong shape or dtype (our own bug) and non-finite ones (NonFinite, naming the tensor)."""
+    assert x.dim() == 1 and x.numel() == layout.numel, f"vector of {x.numel()} for a layout of {layout.numel}"
+    assert x.dtype in DTYPE_NAMES, f"dtype {x.dtype}"
+    if x.numel() and not bool(torch.isfinite(x.sum())):  # one cheap pass; a sum may also overflow, so look closer
+        finite = torch.isfinite(x)
+        if not bool(finite.all()):
+            index = int((~finite).nonzero()[0, 0])
+            raise NonFinite(f"tensor {layout.name_at(index)!r} holds a non-finite value ({x[index].item()})")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise WireError unless the condition holds; for decoders."""
+    if not condition:
+        raise WireError(message)

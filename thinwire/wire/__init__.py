@@ -1,0 +1,1 @@
+"""The wire: packets as bytes, and the coders of their streams."""
