@@ -97,8 +97,16 @@ class Downlink(_message.Message):
     packet: bytes
     def __init__(self, version: _Optional[int] = ..., packet: _Optional[bytes] = ...) -> None: ...
 
+class Base(_message.Message):
+    __slots__ = ("snapshot", "downlinks")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    DOWNLINKS_FIELD_NUMBER: _ClassVar[int]
+    snapshot: Snapshot
+    downlinks: _containers.RepeatedCompositeFieldContainer[Downlink]
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., downlinks: _Optional[_Iterable[_Union[Downlink, _Mapping]]] = ...) -> None: ...
+
 class RoundRequest(_message.Message):
-    __slots__ = ("run", "incarnation", "round", "attempt", "place", "cohort", "target_version", "snapshot", "downlinks", "chain", "fresh", "mirror", "replica_digest", "personal")
+    __slots__ = ("run", "incarnation", "round", "attempt", "place", "cohort", "target_version", "chain", "fresh", "mirror", "replica_digest", "personal")
     RUN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -106,8 +114,6 @@ class RoundRequest(_message.Message):
     PLACE_FIELD_NUMBER: _ClassVar[int]
     COHORT_FIELD_NUMBER: _ClassVar[int]
     TARGET_VERSION_FIELD_NUMBER: _ClassVar[int]
-    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
-    DOWNLINKS_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     FRESH_FIELD_NUMBER: _ClassVar[int]
     MIRROR_FIELD_NUMBER: _ClassVar[int]
@@ -120,17 +126,15 @@ class RoundRequest(_message.Message):
     place: int
     cohort: int
     target_version: int
-    snapshot: Snapshot
-    downlinks: _containers.RepeatedCompositeFieldContainer[Downlink]
     chain: bytes
     fresh: bool
     mirror: bytes
     replica_digest: bytes
     personal: bytes
-    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., place: _Optional[int] = ..., cohort: _Optional[int] = ..., target_version: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., downlinks: _Optional[_Iterable[_Union[Downlink, _Mapping]]] = ..., chain: _Optional[bytes] = ..., fresh: bool = ..., mirror: _Optional[bytes] = ..., replica_digest: _Optional[bytes] = ..., personal: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., place: _Optional[int] = ..., cohort: _Optional[int] = ..., target_version: _Optional[int] = ..., chain: _Optional[bytes] = ..., fresh: bool = ..., mirror: _Optional[bytes] = ..., replica_digest: _Optional[bytes] = ..., personal: _Optional[bytes] = ...) -> None: ...
 
 class RoundReply(_message.Message):
-    __slots__ = ("run", "incarnation", "round", "attempt", "client", "uplink", "reason", "detail", "chain", "replica_version", "metrics")
+    __slots__ = ("run", "incarnation", "round", "attempt", "client", "uplink_digest", "reason", "detail", "chain", "replica_version", "metrics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -143,7 +147,7 @@ class RoundReply(_message.Message):
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
-    UPLINK_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_DIGEST_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
@@ -154,19 +158,25 @@ class RoundReply(_message.Message):
     round: int
     attempt: int
     client: int
-    uplink: bytes
+    uplink_digest: bytes
     reason: Reason
     detail: str
     chain: bytes
     replica_version: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., client: _Optional[int] = ..., uplink: _Optional[bytes] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., chain: _Optional[bytes] = ..., replica_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., client: _Optional[int] = ..., uplink_digest: _Optional[bytes] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., chain: _Optional[bytes] = ..., replica_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("base",)
-    BASE_FIELD_NUMBER: _ClassVar[int]
-    base: RoundRequest
-    def __init__(self, base: _Optional[_Union[RoundRequest, _Mapping]] = ...) -> None: ...
+    __slots__ = ("run", "incarnation", "round", "target_version")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    TARGET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    incarnation: int
+    round: int
+    target_version: int
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., target_version: _Optional[int] = ...) -> None: ...
 
 class EvaluateReply(_message.Message):
     __slots__ = ("run", "round", "client", "reason", "detail", "examples", "metrics")
