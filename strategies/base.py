@@ -49,6 +49,7 @@ class Round:
     place: Place = ALONE  # on a client: its place in the cohort
     asked: tuple[int, ...] = ()  # on the server: the cohort, ascending
     incarnation: int = 0
+    personal: Packet = field(default_factory=dict)  # on a client: payloads for it alone
 
     def key(self, purpose: str, direction: Direction = "", client: int | None = None) -> Key:
         """The key of one purpose in this round; of this client unless another (or SHARED) is named."""

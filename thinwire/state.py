@@ -25,18 +25,24 @@ ROOMS = ("thinwire", "compressors", "strategies", "client", "server")
 def dump(state: Any) -> bytes:
     """The state as safetensors, its structure in the metadata. Tensors are moved to the CPU."""
     tensors: dict[str, Tensor] = {}
-    structure = _describe(state, tensors)
+    structure = describe(state, tensors)
     # A tensor may occur twice (views of one vector); safetensors wants each on its own.
     own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     return save_tensors(own, metadata={"structure": json.dumps(structure)})
 
 
-def load(data: bytes, device: torch.device | str = "cpu") -> Any:
-    """The state that ``dump`` wrote. Raises WireError when the bytes are damaged or name a class that is no state."""
+def load(data: bytes, device: torch.device | str = "cpu", like: Any = None) -> Any:
+    """The state that ``dump`` wrote. Raises WireError when the bytes are damaged or name a class that is no state.
+
+    With ``like``, a state from a peer is taken only if it has that state's classes, shapes and dtypes, which is checked
+    before any tensor is made.
+    """
     try:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size])
         structure = json.loads(header["__metadata__"]["structure"])
+        if like is not None:
+            _check_like(structure, header, like)
         tensors = load_tensors(data)
         return _rebuild(structure, {name: tensor.to(device) for name, tensor in tensors.items()})
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError) as error:
@@ -51,7 +57,7 @@ def same(left: Any, right: Any) -> bool:
 def digest(state: Any) -> bytes:
     """Sixteen bytes over structure, shapes, dtypes and bits; the same on every device."""
     tensors: dict[str, Tensor] = {}
-    structure = _describe(state, tensors)
+    structure = describe(state, tensors)
     total = hashlib.blake2b(json.dumps(structure, sort_keys=True).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -70,8 +76,8 @@ def to(state: Any, device: torch.device | str) -> Any:
     return state
 
 
-def _describe(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a value; tensors are put aside under running names."""
+def describe(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a value; its tensors are put aside in ``tensors`` under running names."""
     if isinstance(value, Tensor):
         name = f"t{len(tensors):05d}"
         tensors[name] = value
@@ -83,12 +89,39 @@ def _describe(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, tuple):
-        return {"tuple": [_describe(item, tensors) for item in value]}
+        return {"tuple": [describe(item, tensors) for item in value]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        fields = {f.name: _describe(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
+        fields = {f.name: describe(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
     raise TypeError(f"a state cannot hold a {type(value).__name__}")
+
+
+NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}
+NAMES |= {torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL", torch.int8: "I8", torch.int16: "I16"}
+
+
+def _check_like(structure: Any, header: dict[str, Any], like: Any) -> None:
+    """Refuse a structure, a shape or a dtype that the template does not have."""
+    tensors: dict[str, Tensor] = {}
+    if _skeleton(structure) != _skeleton(describe(like, tensors)):
+        raise WireError("a state from a peer has another structure than this run's")
+    for name, tensor in tensors.items():
+        found = header[name]
+        if found["shape"] != list(tensor.shape) or found["dtype"] != NAMES.get(tensor.dtype):
+            raise WireError(f"a state from a peer has {found['dtype']} {found['shape']} for {tuple(tensor.shape)}")
+    if len(header) != len(tensors) + 1:
+        raise WireError("a state from a peer has superfluous tensors")
+
+
+def _skeleton(node: Any) -> Any:
+    """A structure without its plain values."""
+    kind, content = next(iter(node.items()))
+    if kind == "tuple":
+        return [kind, [_skeleton(item) for item in content]]
+    if kind == "class":
+        return [kind, content, {name: _skeleton(item) for name, item in node["fields"].items()}]
+    return [kind, content if kind == "tensor" else None]
 
 
 def _rebuild(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -122,4 +155,4 @@ def _state_class(path: str) -> Any:
     return found
 
 
-__all__ = ["digest", "dump", "load", "same", "to"]
+__all__ = ["describe", "digest", "dump", "load", "same", "to"]

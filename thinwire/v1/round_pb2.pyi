@@ -64,20 +64,22 @@ class WelcomeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., run: _Optional[str] = ..., incarnation: _Optional[int] = ..., index: _Optional[int] = ..., clients: _Optional[int] = ..., configuration: _Optional[str] = ..., layout_digest: _Optional[bytes] = ...) -> None: ...
 
 class WelcomeReply(_message.Message):
-    __slots__ = ("refusal", "layout_digest", "examples", "replica_version", "has_replica", "frozen_digest")
+    __slots__ = ("refusal", "layout_digest", "examples", "replica_version", "has_replica", "frozen_digest", "history")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     REPLICA_VERSION_FIELD_NUMBER: _ClassVar[int]
     HAS_REPLICA_FIELD_NUMBER: _ClassVar[int]
     FROZEN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     refusal: str
     layout_digest: bytes
     examples: int
     replica_version: int
     has_replica: bool
     frozen_digest: bytes
-    def __init__(self, refusal: _Optional[str] = ..., layout_digest: _Optional[bytes] = ..., examples: _Optional[int] = ..., replica_version: _Optional[int] = ..., has_replica: bool = ..., frozen_digest: _Optional[bytes] = ...) -> None: ...
+    history: bytes
+    def __init__(self, refusal: _Optional[str] = ..., layout_digest: _Optional[bytes] = ..., examples: _Optional[int] = ..., replica_version: _Optional[int] = ..., has_replica: bool = ..., frozen_digest: _Optional[bytes] = ..., history: _Optional[bytes] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("version", "state", "frozen")
@@ -98,12 +100,16 @@ class Downlink(_message.Message):
     def __init__(self, version: _Optional[int] = ..., packet: _Optional[bytes] = ...) -> None: ...
 
 class Base(_message.Message):
-    __slots__ = ("snapshot", "downlinks")
+    __slots__ = ("snapshot", "downlinks", "base_history", "target_history")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DOWNLINKS_FIELD_NUMBER: _ClassVar[int]
+    BASE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    TARGET_HISTORY_FIELD_NUMBER: _ClassVar[int]
     snapshot: Snapshot
     downlinks: _containers.RepeatedCompositeFieldContainer[Downlink]
-    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., downlinks: _Optional[_Iterable[_Union[Downlink, _Mapping]]] = ...) -> None: ...
+    base_history: bytes
+    target_history: bytes
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., downlinks: _Optional[_Iterable[_Union[Downlink, _Mapping]]] = ..., base_history: _Optional[bytes] = ..., target_history: _Optional[bytes] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
     __slots__ = ("run", "incarnation", "round", "attempt", "place", "cohort", "target_version", "chain", "fresh", "mirror", "replica_digest", "personal")

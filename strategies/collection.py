@@ -1,0 +1,217 @@
+"""One attempt at a round: ask the cohort, give clients what they lack, take their uplinks until the deadline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from compressors import Payload
+from strategies.admission import Admission
+from strategies.ledger import Ledger, Uplinks
+from strategies.roster import ClientRecord
+from strategies.transport import BASE, MESSAGE, ROUND, UPLINK, Answer, Ask, Transport
+from thinwire.errors import WireError
+from thinwire.wire.exchange import REASONS, Reason, RoundReply, RoundRequest, digest, read
+from thinwire.wire.packet import unpack
+
+REPEATS = 3  # times a client is asked again within one attempt, for a snapshot or its mirror
+
+
+@dataclass
+class Meter:
+    """Bytes by client since the last look, as sent and received."""
+
+    up: dict[int, int] = field(default_factory=dict)
+    down: dict[int, int] = field(default_factory=dict)
+
+    def sent(self, client: ClientRecord, count: int) -> None:
+        """Downlink bytes to a client."""
+        client.downlink_bytes += count
+        self.down[client.index] = self.down.get(client.index, 0) + count
+
+    def received(self, client: ClientRecord, count: int) -> None:
+        """Uplink bytes from a client."""
+        client.uplink_bytes += count
+        self.up[client.index] = self.up.get(client.index, 0) + count
+
+
+class Collector:
+    """Talks to the clients. Late, double and hostile answers change nothing but the record."""
+
+    def __init__(self, ledger: Ledger, transport: Transport, admission: Admission) -> None:
+        self.ledger = ledger
+        self.transport = transport
+        self.admission = admission
+        self.meter = Meter()
+        self.metrics: dict[int, dict[str, float]] = {}
+        self._spool = ledger.store.spool()
+        self._attempt = 0
+        self._asked: list[int] = []
+        self._waiting: dict[int, int] = {}  # clients still to answer -> questions left
+        self._unsent: set[int] = set()
+        self._mirrors: dict[int, bytes] = {}
+
+    def collect(self, attempt: int, asked: list[int]) -> Uplinks:
+        """The uplinks of one attempt at the next round, checked to the last byte."""
+        self._spool.clear()
+        self.metrics.clear()
+        self._attempt, self._asked = attempt, asked
+        self._waiting, self._unsent = dict.fromkeys(asked, REPEATS), set(asked)
+        deadline = self.transport.now() + self.ledger.config.round.deadline_seconds
+        while self._waiting and (left := deadline - self.transport.now()) > 0:
+            self.connect(asked)
+            self._send(left)
+            for index in self._given_up():
+                del self._waiting[index]
+            if self._waiting:
+                self._listen(min(1.0, left))
+        self.transport.forget()
+        return Uplinks(self._spool.clients(), self._spool.get)
+
+    def connect(self, due: Sequence[int]) -> None:
+        """Learn which nodes are there, and let returning clients in."""
+        roster, nodes = self.ledger.roster, self.transport.nodes()
+        if nodes - self.admission.names.keys() - self.admission.refused:
+            self.admission.greet()
+        for node, name in list(self.admission.names.items()):
+            record = roster.named(name)
+            if record is None:
+                self.admission.refuse(node, f"client {name!r} is not in this run's roster")
+            elif node in nodes and record.node != node and record.node not in nodes:
+                record.node, record.welcomed = node, False
+        now = self.transport.now()
+        for record in roster.clients:
+            if record.node in nodes:
+                record.absent_since = None
+            elif record.absent_since is None:
+                record.absent_since = now
+        strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
+        self.admission.welcome(roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation)
+
+    def base(self, record: ClientRecord) -> bytes:
+        """How the client gets to the present version."""
+        frozen = self.ledger.replicated.frozen
+        return self.ledger.replicated.base(
+            record.version, record.history, bool(frozen) and record.frozen_digest != digest(frozen)
+        )
+
+    def reachable(self, record: ClientRecord) -> bool:
+        """Whether a question would arrive."""
+        return record.node is not None and record.welcomed and record.absent_since is None
+
+    def _listen(self, seconds: float) -> None:
+        for answer in self.transport.receive(seconds):
+            self._hear(answer)
+            if self._unsent or not self._waiting:
+                return
+
+    def _given_up(self) -> list[int]:
+        """Clients that have been away for too long, or were refused, are not waited for."""
+        patience, now = self.ledger.config.round.patience_seconds, self.transport.now()
+        clients = [self.ledger.roster.clients[i] for i in self._waiting]
+        away = [c.index for c in clients if c.absent_since is not None and now - c.absent_since > patience]
+        return away + [c.index for c in clients if c.node in self.admission.refused and c.index not in away]
+
+    def _send(self, left_seconds: float) -> None:
+        """Questions to the clients that have not been sent theirs, each with the base it needs."""
+        records = [self.ledger.roster.clients[i] for i in sorted(self._unsent & self._waiting.keys())]
+        ready = [record for record in records if self.reachable(record)]
+        asks = [self._question(record) for record in ready]
+        for record, ask in zip(ready, asks, strict=True):
+            self.meter.sent(record, ask.size)
+            self._unsent.discard(record.index)
+        if asks:
+            self.transport.send(asks, left_seconds)
+
+    def _question(self, record: ClientRecord) -> Ask:
+        ledger = self.ledger
+        prove = ledger.next_round % ledger.config.checkpoint.digest_every == 0
+        request = RoundRequest(
+            run=ledger.run,
+            incarnation=ledger.incarnation,
+            round=ledger.next_round,
+            attempt=self._attempt,
+            place=self._asked.index(record.index),
+            cohort=len(self._asked),
+            target_version=ledger.replicated.version,
+            chain=record.chain,
+            fresh=record.fresh,
+            mirror=self._mirrors.pop(record.index, b""),
+            replica_digest=ledger.replicated.digest() if prove else b"",
+            personal=ledger.personal.get(record.index, b""),
+        )
+        assert record.node is not None
+        return Ask(record.node, ROUND, {MESSAGE: request.SerializeToString(), BASE: self.base(record)})
+
+    def _hear(self, answer: Answer) -> None:
+        record = self.ledger.roster.at(answer.node)
+        if record is None or record.index not in self._waiting or answer.kind != ROUND:
+            return
+        self.meter.received(record, answer.size)
+        if answer.error:
+            self._note("client-error", record, answer.error)
+            del self._waiting[record.index]
+            return
+        try:
+            reply = self._read(answer, record)
+            if reply is None:
+                return
+            if reply.reason:
+                self._oblige(reply, record)
+                return
+            self._accept(answer.parts.get(UPLINK, b""), reply, record)
+        except WireError as error:
+            self._note("hostile", record, str(error))
+            record.version = None  # what it says of itself is not trusted either
+        self._waiting.pop(record.index, None)
+
+    def _read(self, answer: Answer, record: ClientRecord) -> RoundReply | None:
+        """The reply, if it belongs to the open question; None for a late one."""
+        reply = read(RoundReply, answer.parts.get(MESSAGE, b""))
+        ledger = self.ledger
+        open_now = (ledger.run, ledger.incarnation, ledger.next_round, self._attempt, record.chain)
+        if (reply.run, reply.incarnation, reply.round, reply.attempt, reply.chain) != open_now:
+            return None
+        if reply.client != record.index:
+            raise WireError(f"client {record.name!r} answers for index {reply.client}; its own is {record.index}")
+        return reply
+
+    def _accept(self, uplink: bytes, reply: RoundReply, record: ClientRecord) -> None:
+        """Check an uplink to the last byte and keep it for the decision."""
+        if digest(uplink) != reply.uplink_digest:
+            raise WireError("the uplink's digest does not match its bytes")
+        ledger = self.ledger
+        dense_bytes = ledger.federation.layout.numel * ledger.federation.dtype.itemsize
+        packet = unpack(uplink, Payload, 2 * dense_bytes * max(1, len(ledger.bundle.method.uplink)) + (1 << 20))
+        ledger.bundle.validate(packet, ledger.round_of(ledger.next_round, record.index))
+        self._spool.put(record.index, uplink)
+        record.version, record.history = ledger.replicated.version, ledger.replicated.history
+        record.frozen_digest = digest(ledger.replicated.frozen)
+        self.metrics[record.index] = dict(reply.metrics)
+
+    def _oblige(self, reply: RoundReply, record: ClientRecord) -> None:
+        """Give a client what it says it lacks and ask again; a client that declines is absent."""
+        self._note("client-lacks", record, f"{REASONS.get(reply.reason, reply.reason)}: {reply.detail}")
+        self._waiting[record.index] -= 1
+        if reply.reason == Reason.Value("REASON_DECLINED") or self._waiting[record.index] <= 0:
+            del self._waiting[record.index]
+            return
+        record.version = None  # a client that lacks anything gets a snapshot: simple, and rare
+        if reply.reason == Reason.Value("REASON_UNWELCOME"):
+            record.welcomed = False
+        elif reply.reason == Reason.Value("REASON_LOST_PRIVATE"):
+            self._recover(record)
+        self._unsent.add(record.index)
+
+    def _recover(self, record: ClientRecord) -> None:
+        mirror, reset = self.ledger.recover(record)
+        if mirror:
+            self._mirrors[record.index] = mirror
+            return
+        self._note("reset", record, f"private state lost; newcomers again: {len(reset)} clients")
+        if any(index in self._spool.clients() for index in reset if index != record.index):
+            # answers of this attempt continue chains that are gone: everybody is asked again
+            self._spool.clear()
+            self._waiting |= {index: REPEATS for index in self._asked if index not in self._waiting}
+        self._unsent |= set(reset) & self._waiting.keys()
+
+    def _note(self, kind: str, record: ClientRecord, detail: str) -> None:
+        self.ledger.store.record(kind, {"client": record.name, "round": self.ledger.next_round, "detail": detail})

@@ -1,0 +1,194 @@
+"""What the server knows and has decided: replica, server state, chains and mirrors, in step with the journal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from torch import Tensor
+
+from compressors import ALONE, NonFinite, Payload, find
+from strategies.base import Asks, Downlink, Federation, Packet, Round
+from strategies.bundle import Bundle
+from strategies.replicated import Replicated
+from strategies.roster import ClientRecord, Roster
+from strategies.store import Entry, Saved, Store
+from thinwire.errors import RoundError
+from thinwire.random import SHARED, Key, choose
+from thinwire.run_config import RunConfig
+from thinwire.wire.exchange import chain_next
+from thinwire.wire.packet import pack, unpack
+
+
+class Uplinks(Sequence[tuple[int, Packet]]):
+    """A round's uplinks in ascending client index, unpacked one at a time; may be read several times."""
+
+    def __init__(self, raw: Sequence[int], get: "Any") -> None:
+        self._clients = raw
+        self._get = get
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[int, Packet]: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Uplinks": ...
+    def __getitem__(self, place: int | slice) -> "tuple[int, Packet] | Uplinks":
+        if isinstance(place, slice):
+            return Uplinks(self._clients[place], self._get)
+        client = self._clients[place]
+        data: bytes = self._get(client)
+        return client, unpack(data, Payload, len(data))
+
+    def raw(self) -> Iterator[tuple[int, bytes]]:
+        """The packed uplinks, one at a time."""
+        return ((client, self._get(client)) for client in self._clients)
+
+
+@dataclass
+class Ledger:
+    """Decides rounds. Whatever it has decided is in the journal before anybody hears of it."""
+
+    run: str
+    bundle: Bundle
+    federation: Federation
+    config: RunConfig
+    replicated: Replicated
+    server: Any
+    roster: Roster
+    store: Store
+    incarnation: int = 0
+
+    def __post_init__(self) -> None:
+        self.personal: dict[int, bytes] = {}
+
+    @property
+    def next_round(self) -> int:
+        """The round that is to be decided, from 1."""
+        return self.replicated.version + 1
+
+    def cohort(self, attempt: int) -> list[int]:
+        """Who must answer the next round, ascending; a sample is drawn from the whole roster by the run's seed."""
+        asks = self.bundle.asks(self.replicated.replica, self.server, self.next_round)
+        count = len(self.roster.clients)
+        if asks is Asks.ALL:
+            return list(range(count))
+        if isinstance(asks, tuple):
+            return sorted(asks)
+        key = Key(self.config.seed, "cohort", self.next_round, tensor=attempt)
+        return [int(i) for i in choose(key, count, self.config.participation.cohort(count))]
+
+    def needed(self, asked: Sequence[int]) -> int:
+        """Replies without which the round is repeated: all of them, for a method that does not ask a sample."""
+        asks = self.bundle.asks(self.replicated.replica, self.server, self.next_round)
+        return min(self.config.round.minimum_replies, len(asked)) if asks is Asks.SAMPLE else len(asked)
+
+    def decide(self, attempt: int, asked: Sequence[int], uplinks: Uplinks) -> None:
+        """Step, journal, commit. Raises RoundError when the step diverged; the state is then not to be used further."""
+        packed = self._step(asked, uplinks)
+        self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed))
+        self._commit(uplinks, packed)
+        if self.replicated.version % self.config.checkpoint.every == 0:
+            self.checkpoint()
+
+    def replay(self, entries: Iterator[Entry]) -> int:
+        """Decide again what the journal says, after a restart; the number of rounds. Raises RoundError if they differ."""
+        count = 0
+        for entry in entries:
+            if entry.round != self.next_round:
+                raise RoundError(f"the journal goes on with round {entry.round}; the checkpoint needs {self.next_round}")
+            raw = dict(entry.uplinks)
+            uplinks = Uplinks(sorted(raw), raw.__getitem__)
+            if self._step(entry.asked, uplinks) != entry.downlink:
+                raise RoundError(
+                    f"round {entry.round} of the journal gives another downlink when it is repeated; "
+                    "resume with the software, threads and device that wrote it"
+                )
+            self._commit(uplinks, entry.downlink)
+            count += 1
+        return count
+
+    def checkpoint(self) -> None:
+        """Write everything; the journal starts anew."""
+        shared = self.replicated
+        self.store.checkpoint(
+            Saved(
+                self.run,
+                self.incarnation,
+                shared.version,
+                shared.history,
+                shared.replica,
+                self.server,
+                self.roster.saved(),
+            )
+        )
+
+    def recover(self, record: ClientRecord) -> tuple[bytes, list[int]]:
+        """A client lost its private state: the packed mirror to give back, or whom the loss made newcomers.
+
+        With mirrors, the client alone is reset, and only if its mirror is damaged; without, all clients are.
+        """
+        if self.store.mirrors:
+            mirror = self.store.read_mirror(record.index, record.chain)
+            if mirror is not None:
+                payload = find("identity")().encode(mirror, self.federation.layout, Key(0), ALONE).payload
+                return pack({"mirror": payload}), []
+        lost = [c.index for c in self.roster.clients if self._lost(c, record)]
+        for index in lost:
+            self.roster.reset(self.roster.clients[index])
+        mirrors = (self._mirror(client) for client in self.roster.clients)
+        self.server = self.bundle.method.rebuild(self.server, mirrors, self.federation)
+        self.checkpoint()
+        return b"", lost
+
+    def round_of(self, number: int, client: int = SHARED, asked: Sequence[int] = ()) -> Round:
+        """The round as the maths sees it."""
+        return Round(number, self.federation, client, asked=tuple(asked), incarnation=self.incarnation)
+
+    def _lost(self, client: ClientRecord, first: ClientRecord) -> bool:
+        if client is first or not self.store.mirrors:
+            return True
+        return not client.fresh and self.store.read_mirror(client.index, client.chain) is None
+
+    def _mirror(self, client: ClientRecord) -> Tensor:
+        """The server's copy of a client's mirrored state."""
+        method = self.bundle.method
+        mirror = None
+        if client.fresh:
+            mirror = method.mirror(method.join(self.replicated.replica.method))
+        elif self.store.mirrors:
+            mirror = self.store.read_mirror(client.index, client.chain)
+        if mirror is None:
+            raise RoundError(f"the mirror of client {client.name!r} is damaged; start again from a checkpoint")
+        return mirror
+
+    def _step(self, asked: Sequence[int], uplinks: Uplinks) -> bytes:
+        try:
+            self.server, downlink = self.bundle.step(
+                self.replicated.replica, self.server, uplinks, self.round_of(self.next_round, asked=asked)
+            )
+        except NonFinite as error:
+            raise RoundError(
+                f"round {self.next_round} diverged: {error}; lower the learning rates (local.rate, optimiser.rate)"
+            ) from None
+        self._keep_personal(downlink)
+        return pack(downlink.broadcast)
+
+    def _keep_personal(self, downlink: Downlink) -> None:
+        for client, packet in downlink.personal.items():
+            self.personal[client] = pack(packet)
+
+    def _commit(self, uplinks: Uplinks, packed: bytes) -> None:
+        """Make a journalled decision part of the state."""
+        mirrored = self.bundle.method.mirrored
+        number = self.next_round
+        for client, raw in uplinks.raw():
+            record = self.roster.clients[client]
+            chain = chain_next(record.chain, raw)
+            if mirrored and self.store.mirrors and self.store.read_mirror(client, chain) is None:
+                packet = unpack(raw, Payload, len(raw))
+                after = self.bundle.advance(self._mirror(record), packet, self.round_of(number, client))
+                self.store.write_mirror(client, chain, after)
+            record.chain = chain
+            record.fresh = not mirrored
+        self.replicated.apply(packed, self.round_of(number))

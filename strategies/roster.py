@@ -1,0 +1,86 @@
+"""The roster: which client is which, and what the server knows of each."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from strategies.store import ClientSaved
+from thinwire.wire.exchange import chain_start
+
+
+@dataclass
+class ClientRecord:
+    """One client. The first block outlives the process, the second is learnt anew after a restart."""
+
+    name: str
+    index: int
+    weight: float = 0.0  # p_i
+    examples: int = 0
+    chain: bytes = b""
+    fresh: bool = True
+    epoch: int = 0
+
+    node: int | None = None  # Flower node id
+    welcomed: bool = False
+    frozen_digest: bytes = b""
+    version: int | None = None  # of the replica it holds; None: it needs a snapshot
+    history: bytes = b""
+    absent_since: float | None = None  # host clock; None while connected
+    uplink_bytes: int = 0  # as received, since the start of this process
+    downlink_bytes: int = 0  # as sent, likewise
+
+
+@dataclass
+class Roster:
+    """The clients in ascending index; frozen when the run starts."""
+
+    run: str
+    clients: list[ClientRecord] = field(default_factory=list)
+
+    @staticmethod
+    def freeze(run: str, names: Iterable[str]) -> "Roster":
+        """Clients in the order of their names: the same roster on every host. Natural order, so that c10 follows c9."""
+        ordered = sorted(names, key=natural)
+        clients = [ClientRecord(name, i, chain=chain_start(run, i, 0)) for i, name in enumerate(ordered)]
+        return Roster(run, clients)
+
+    def weigh(self) -> None:
+        """Set the weights p_i in proportion to the examples (all equal when nobody has any)."""
+        total = sum(client.examples for client in self.clients)
+        for client in self.clients:
+            client.weight = client.examples / total if total else 1.0 / len(self.clients)
+
+    def named(self, name: str) -> ClientRecord | None:
+        """The client of that name."""
+        return next((client for client in self.clients if client.name == name), None)
+
+    def at(self, node: int) -> ClientRecord | None:
+        """The client behind a node."""
+        return next((client for client in self.clients if client.node == node), None)
+
+    def reset(self, client: ClientRecord) -> None:
+        """Make the server's side of a client that of a newcomer."""
+        client.epoch += 1
+        client.chain = chain_start(self.run, client.index, client.epoch)
+        client.fresh = True
+
+    def saved(self) -> tuple[ClientSaved, ...]:
+        """What a checkpoint keeps."""
+        return tuple(ClientSaved(c.name, c.weight, c.examples, c.chain, c.fresh, c.epoch) for c in self.clients)
+
+    @staticmethod
+    def restore(run: str, saved: Iterable[ClientSaved]) -> "Roster":
+        """The roster of a checkpoint."""
+        return Roster(
+            run,
+            [ClientRecord(c.name, i, c.weight, c.examples, c.chain, c.fresh, c.epoch) for i, c in enumerate(saved)],
+        )
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sorting key that compares runs of digits as numbers."""
+    parts: list[str] = [""]
+    for character in name:
+        if parts[-1] and character.isdigit() != parts[-1][-1].isdigit():
+            parts.append("")
+        parts[-1] += character
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)

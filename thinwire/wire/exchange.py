@@ -1,0 +1,121 @@
+"""What server and client say to each other: the messages of round.proto, their limits, digests and hash chains."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from thinwire.errors import WireError
+from thinwire.v1 import round_pb2
+from thinwire.v1.round_pb2 import (
+    Base,
+    EvaluateReply,
+    EvaluateRequest,
+    HelloReply,
+    HelloRequest,
+    RoundReply,
+    RoundRequest,
+    Snapshot,
+    WelcomeReply,
+    WelcomeRequest,
+)
+from thinwire.v1.round_pb2 import Downlink as DownlinkStep
+from thinwire.wire.packet import parse
+
+PROTOCOL = 1
+MOST_SMALL_BYTES = 1 << 20
+MOST_CONFIGURATION_BYTES = 1 << 20
+MOST_TEXT_BYTES = 2_048
+MOST_METRICS = 64
+RUN = re.compile(r"[0-9a-f]{32}")
+CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+
+Reason = round_pb2.Reason
+REASONS = {number: name.removeprefix("REASON_").lower().replace("_", " ") for name, number in Reason.items()}
+
+M = TypeVar("M", bound=Message)
+
+
+def read(kind: type[M], data: bytes, limit_bytes: int = MOST_SMALL_BYTES) -> M:
+    """A message of round.proto from a peer's bytes. Raises WireError on malformed bytes or anything over the limits."""
+    if len(data) > limit_bytes:
+        raise WireError(f"{kind.DESCRIPTOR.name} of {len(data)} bytes; at most {limit_bytes} are allowed here")
+    message = parse(kind, data)
+    run = getattr(message, "run", "")
+    if run and not RUN.fullmatch(run):
+        raise WireError(f"bad run identifier {run[:80]!r}")
+    for name in ("detail", "refusal", "software", "task"):
+        if len(getattr(message, name, "")) > MOST_TEXT_BYTES:
+            raise WireError(f"{kind.DESCRIPTOR.name}.{name} is longer than {MOST_TEXT_BYTES} bytes")
+    if len(getattr(message, "metrics", ())) > MOST_METRICS:
+        raise WireError(f"more than {MOST_METRICS} metrics in a reply")
+    return message
+
+
+def check_client_name(name: str) -> str:
+    """A client's name as it may appear in a roster, a path and a log. Raises WireError otherwise."""
+    if not CLIENT.fullmatch(name):
+        raise WireError(f"bad client name {name[:80]!r}; 1 to 128 of letters, digits and . _ @ - are allowed")
+    return name
+
+
+def new_run() -> str:
+    """A run identifier: 32 hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+def digest(data: bytes) -> bytes:
+    """Sixteen bytes of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def question(request: RoundRequest) -> bytes:
+    """Sixteen bytes that identify what is asked: asked the same again, a client resends its answer."""
+    parts = (request.run, request.incarnation, request.round, request.attempt, request.place, request.cohort)
+    return digest(repr((*parts, request.target_version, request.chain, request.personal)).encode())
+
+
+def chain_start(run: str, client: int, epoch: int) -> bytes:
+    """The chain of a client that has had no uplink applied; ``epoch`` counts its resets."""
+    return digest(f"{run} {client} {epoch}".encode())
+
+
+def chain_next(chain: bytes, uplink: bytes) -> bytes:
+    """The chain after one more applied uplink (its packed bytes)."""
+    return digest(chain + digest(uplink))
+
+
+def chain_of(chain: bytes, uplinks: Sequence[bytes]) -> bytes:
+    """The chain after several applied uplinks."""
+    for uplink in uplinks:
+        chain = chain_next(chain, uplink)
+    return chain
+
+
+__all__ = [
+    "PROTOCOL",
+    "REASONS",
+    "Base",
+    "DownlinkStep",
+    "EvaluateReply",
+    "EvaluateRequest",
+    "HelloReply",
+    "HelloRequest",
+    "Reason",
+    "RoundReply",
+    "RoundRequest",
+    "Snapshot",
+    "WelcomeReply",
+    "WelcomeRequest",
+    "chain_next",
+    "chain_of",
+    "chain_start",
+    "check_client_name",
+    "digest",
+    "new_run",
+    "question",
+    "read",
+]
