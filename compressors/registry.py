@@ -26,6 +26,7 @@ def registry() -> dict[str, type[Compressor]]:
             if inspect.isclass(value) and issubclass(value, Compressor) and "name" in vars(value):
                 other = found.setdefault(value.name, value)
                 assert other is value, f"two compressors are called {value.name!r}: {other} and {value}"
+                assert "." not in value.name, f"{value.name!r}: the dot joins the names of nested compressors"
     return found
 
 
@@ -54,15 +55,17 @@ class Expectation:
 def decode(payload: Payload, expectation: Expectation, key: Key, device: torch.device | str = "cpu") -> Tensor:
     """Decode an expected payload. Raises WireError on an unexpected codec, dtype, size, or any nonsense inside.
 
+    A compressor around another names its codec after both ("scaled.natural"); the part before the dot decodes it.
     The result is finite: a peer cannot send NaN or infinity into a state.
     """
     if payload.codec not in expectation.codecs:
-        raise WireError(f"codec {payload.codec!r} is not allowed here; expected {', '.join(sorted(expectation.codecs))}")
+        allowed = ", ".join(sorted(expectation.codecs))
+        raise WireError(f"codec {payload.codec!r} is not allowed here; expected {allowed}")
     if payload.dtype != DTYPE_NAMES[expectation.dtype]:
         raise WireError(f"dtype {payload.dtype!r} is not this run's {DTYPE_NAMES[expectation.dtype]!r}")
     if payload.size > expectation.most_bytes:
         raise WireError(f"payload of {payload.size} bytes; at most {expectation.most_bytes} are allowed here")
-    vector = find(payload.codec).decode(payload, expectation.layout, key, device)
+    vector = find(payload.codec.partition(".")[0]).decode(payload, expectation.layout, key, device)
     if not bool(torch.isfinite(vector).all()):
         raise WireError(f"codec {payload.codec!r} decoded to a non-finite value")
     return vector

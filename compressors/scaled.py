@@ -1,0 +1,92 @@
+"""Scaled: an unbiased compressor made contractive, as error feedback needs it."""
+
+import math
+import struct
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compressors.base import ALONE, Compressor, Encoded, Payload, Place, require
+from compressors.natural import Natural
+from compressors.rand_k import RandK
+from compressors.registry import registry
+from thinwire.errors import ConfigError
+from thinwire.layout import Layout
+from thinwire.random import Key
+
+FACTOR = struct.Struct("<d")
+ANY = Layout.flat(1)
+
+
+@dataclass(frozen=True)
+class Scaled(Compressor):
+    """Q(x) / (1 + omega) for an unbiased Q: contractive with alpha = 1 / (1 + omega).
+
+    Left unscaled, Q would be contractive with 1 - omega, which is never better: (1 - omega)(1 + omega) <= 1, with
+    equality at omega = 0 only, where the factor is 1. Its codec is ``scaled.`` and that of Q, so that a receiver that
+    expects one Q decodes no other.
+
+    Source: Richtarik, Sokolov, Fatkhullin, "EF21", NeurIPS 2021, section 2.
+    """
+
+    name: ClassVar[str] = "scaled"
+    inner: Compressor  # the unbiased compressor Q
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inner, Scaled) or self.inner.omega(ANY) is None:
+            raise ValueError(f"inner = {self.inner}; allowed: an unbiased compressor (rand-k, natural, identity)")
+
+    @property
+    def codecs(self) -> frozenset[str]:
+        """Those of the inner compressor, each behind ``scaled.``."""
+        return frozenset(f"{self.name}.{codec}" for codec in self.inner.codecs)
+
+    @classmethod
+    def examples(cls) -> tuple[Compressor, ...]:
+        """Around each unbiased compressor of ours."""
+        return (cls(Natural()), cls(RandK(0.25, "natural")), cls(RandK(0.1, "fp32", "global")))
+
+    def alpha(self, layout: Layout) -> float:
+        """1 / (1 + omega) of the inner compressor."""
+        return self._factor(layout)
+
+    def _factor(self, layout: Layout) -> float:
+        omega = self.inner.omega(layout)
+        assert omega is not None, f"{self.inner} is unbiased for one layout only"
+        return 1 / (1 + omega)
+
+    def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
+        """The inner payload with the factor before its parameters."""
+        factor, inner = self._factor(layout), self.inner.encode(x, layout, key, place, warm)
+        parameters = FACTOR.pack(factor) + inner.payload.parameters
+        payload = replace(inner.payload, codec=f"{self.name}.{inner.payload.codec}", parameters=parameters)
+        return Encoded(payload, _multiply(inner.decoded, factor), inner.warm)
+
+    @staticmethod
+    def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
+        """The factor times what the inner codec decodes."""
+        name = payload.codec.partition(".")[2]
+        inner = registry().get(name.partition(".")[0])
+        require(inner is not None and inner is not Scaled, f"codec {payload.codec!r} has no such inner codec")
+        require(len(payload.parameters) >= FACTOR.size, f"scaled with {len(payload.parameters)} bytes of parameters")
+        (factor,) = FACTOR.unpack_from(payload.parameters)
+        require(math.isfinite(factor) and 0 < factor <= 1, f"factor {factor}; allowed: above 0 and at most 1")
+        assert inner is not None
+        content = replace(payload, codec=name, parameters=payload.parameters[FACTOR.size :])
+        return _multiply(inner.decode(content, layout, key, device), factor)
+
+
+def _multiply(vector: Tensor, factor: float) -> Tensor:
+    """One product per entry, with the factor rounded to the vector's dtype first."""
+    return vector * torch.tensor(factor, dtype=vector.dtype)
+
+
+def contractive(compressor: Compressor, layout: Layout = ANY) -> Compressor:
+    """The compressor itself if it has an alpha, or else scaled. Raises ConfigError if it is not unbiased either."""
+    if compressor.alpha(layout) is not None:
+        return compressor
+    if compressor.omega(layout) is None:
+        raise ConfigError(f"{compressor} is neither contractive nor unbiased; top-k, rand-k and natural are")
+    return Scaled(compressor)

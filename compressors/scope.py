@@ -1,0 +1,89 @@
+"""What sparsifiers share: how many entries each tensor keeps, and putting kept entries back in place."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressors.base import require
+from compressors.powers import Floats
+from thinwire.layout import Layout
+
+Scope = Literal["tensor", "global"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+SMALL = 256
+"""Tensors with fewer entries are sent dense under scope "tensor"; part of the format."""
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the vector that is thinned on its own."""
+
+    start: int
+    stop: int
+    keep: int
+    tensor: int  # index of its entry in the layout; -1 for the whole vector
+
+    @property
+    def share(self) -> float:
+        """keep / length, in (0, 1]."""
+        return self.keep / (self.stop - self.start)
+
+
+def check_options(fraction: float, scope: str) -> None:
+    """Raise ValueError unless fraction is in (0, 1] and scope is one of SCOPES."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction = {fraction}; allowed: above 0 and at most 1")
+    if scope not in SCOPES:
+        raise ValueError(f"scope = {scope!r}; allowed: {', '.join(SCOPES)}")
+
+
+def parts(layout: Layout, fraction: float, scope: Scope) -> list[Part]:
+    """The stretches that are thinned, ascending; each keeps max(1, round(fraction * length)) entries."""
+    if scope == "global":
+        spans = [(0, layout.numel, -1)] if layout.numel else []
+    else:
+        sizes = enumerate(zip(layout.entries, layout.offsets, strict=False))
+        spans = [(start, start + entry.numel, i) for i, (entry, start) in sizes if entry.numel >= SMALL]
+    return [Part(a, b, max(1, round(fraction * (b - a))), tensor) for a, b, tensor in spans]
+
+
+def dense_spans(layout: Layout, scope: Scope) -> list[tuple[int, int]]:
+    """Start and stop of the tensors that are sent whole."""
+    if scope == "global":
+        return []
+    pairs = zip(layout.entries, layout.offsets, strict=False)
+    return [(start, start + entry.numel) for entry, start in pairs if 0 < entry.numel < SMALL]
+
+
+def least_share(layout: Layout, fraction: float, scope: Scope) -> float:
+    """The smallest keep / length of any part, 1 where everything is dense; the contract's worst case."""
+    return min((part.share for part in parts(layout, fraction, scope)), default=1.0)
+
+
+def with_dense(indices: Indices, layout: Layout, scope: Scope) -> Indices:
+    """The kept indices, then the positions of the dense tensors: the order in which values travel."""
+    return np.concatenate([indices, *(np.arange(a, b) for a, b in dense_spans(layout, scope))]).astype(np.int64)
+
+
+def check_sparse(indices: Indices, layout: Layout, scope: Scope) -> None:
+    """Raise WireError if an index (ascending) lies in a tensor that is dense anyway."""
+    edges = np.asarray(dense_spans(layout, scope), dtype=np.int64).reshape(-1, 2)
+    first = np.searchsorted(indices, edges)
+    require(bool((first[:, 0] == first[:, 1]).all()), "index in a tensor that is sent dense")
+
+
+def put(positions: Indices, values: Floats, numel: int, device: torch.device | str) -> Tensor:
+    """A vector of zeros with the values at the positions, on the device."""
+    if torch.device(device).type == "cpu":
+        vector = np.zeros(numel, values.dtype)
+        vector[positions] = values
+        return torch.from_numpy(vector)
+    target = torch.zeros(numel, dtype=torch.from_numpy(values[:0]).dtype, device=device)
+    target[torch.from_numpy(positions).to(device)] = torch.from_numpy(values).to(device)
+    return target

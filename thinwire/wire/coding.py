@@ -1,0 +1,152 @@
+"""Entropy coders of a payload's streams: byte symbols and sorted indices.
+
+The libraries do not verify what they decode, so every count, table and end of a stream is checked here. A stream does
+not say how many symbols it holds: the decoder is told, by a count that it has already checked against the layout.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import constriction
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from thinwire.blocks import each_block
+from thinwire.errors import WireError
+
+Bytes = NDArray[np.uint8]
+
+BLOCK = 1 << 18
+"""Symbols coded on their own, so that threads share a long stream; part of the format."""
+
+RAW, CONSTANT, ZSTD, ANS = range(4)
+
+
+def pack_symbols(rows: Sequence[Bytes]) -> bytes:
+    """Rows of byte symbols, all equally long, as one stream; each block of a row takes the coder that fits it.
+
+    The stream: the coder of every block (one byte each), the lengths of those in ZSTD and ANS (uint32), the blocks.
+    """
+    pieces = [row[start : start + BLOCK] for row in rows for start in range(0, len(row), BLOCK)]
+    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index]))
+    lengths = [len(data) for coder, data in blocks if coder >= ZSTD]
+    table = bytes(coder for coder, _ in blocks) + struct.pack(f"<{len(lengths)}I", *lengths)
+    return table + b"".join(data for _, data in blocks)
+
+
+def unpack_symbols(data: bytes, rows: int, count: int) -> Bytes:
+    """``rows`` x ``count`` byte symbols of ``pack_symbols``. Raises WireError unless the stream holds just those."""
+    out = np.empty((rows, count), np.uint8)
+    targets = [row[start : start + BLOCK] for row in out for start in range(0, count, BLOCK)]
+    bounds = _bounds(data, [len(target) for target in targets])
+
+    def fill(index: int, _: int) -> None:
+        _unpack_block(data[index], data[bounds[index] : bounds[index + 1]], targets[index])
+
+    each_block(len(targets), 1, fill)
+    return out
+
+
+def _bounds(data: bytes, counts: list[int]) -> list[int]:
+    """Where each block starts, and where the last one ends: the end of the data, or WireError."""
+    _require(len(data) >= len(counts), f"stream of {len(data)} bytes for {len(counts)} blocks")
+    coders = data[: len(counts)]
+    head = len(counts) + 4 * sum(coder >= ZSTD for coder in coders)
+    _require(len(data) >= head, f"stream of {len(data)} bytes; its table alone takes {head}")
+    lengths = iter(np.frombuffer(data[len(counts) : head], "<u4").tolist())
+    bounds = [head]
+    for coder, count in zip(coders, counts, strict=True):
+        bounds.append(bounds[-1] + (count if coder == RAW else 1 if coder == CONSTANT else next(lengths)))
+    _require(bounds[-1] == len(data), f"stream of {len(data)} bytes whose blocks take {bounds[-1]}")
+    return bounds
+
+
+def entropy(symbols: Bytes, most: int = 1 << 16) -> float:
+    """Bits per symbol of their histogram; of an even sample when there are more than ``most``."""
+    counts = np.bincount(symbols[:: -(-len(symbols) // most)], minlength=256)
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log2(share)).sum())
+
+
+def _pack_block(symbols: Bytes) -> tuple[int, bytes]:
+    """Raw when small or flat; zstandard, which is fast, unless ANS saves more than 2 per cent."""
+    if len(symbols) > 1 and bool((symbols == symbols[0]).all()):
+        return CONSTANT, symbols[:1].tobytes()
+    bits = entropy(symbols) if len(symbols) > 16 else 8.0
+    if bits > 7.9:
+        return RAW, symbols.tobytes()
+    coder, data = ZSTD, _compressor().compress(np.ascontiguousarray(symbols).data)
+    if bits * len(symbols) / 8 + 2 * int(np.ptp(symbols)) < 0.98 * len(data):
+        packed = _pack_ans(symbols)
+        coder, data = (ANS, packed) if len(packed) < 0.98 * len(data) else (coder, data)
+    return (coder, data) if len(data) < len(symbols) else (RAW, symbols.tobytes())
+
+
+def _unpack_block(coder: int, data: bytes, out: Bytes) -> None:
+    """Decode one block into ``out``, which it must fill exactly."""
+    if coder == RAW:
+        out[:] = np.frombuffer(data, np.uint8)
+    elif coder == CONSTANT:
+        out[:] = data[0]
+    elif coder == ZSTD:
+        out[:] = _unpack_zstd(data, len(out))
+    else:
+        _require(coder == ANS, f"unknown coder {coder}")
+        out[:] = _unpack_ans(data, len(out))
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """Level 1 for long input; left to itself it would look for matches in a block this short, and pay for them."""
+    return zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters.from_level(1))
+
+
+def _unpack_zstd(data: bytes, count: int) -> Bytes:
+    """One frame of ``count`` bytes and nothing behind it."""
+    try:
+        stated = zstandard.get_frame_parameters(data).content_size
+        _require(stated == count, f"zstandard frame of {stated} bytes; expected {count}")  # before it is allocated
+        content = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except (zstandard.ZstdError, ValueError, MemoryError) as error:
+        raise WireError(f"malformed zstandard frame: {error}") from None
+    _require(len(content) == count, f"zstandard frame held {len(content)} bytes; expected {count}")
+    return np.frombuffer(content, np.uint8)
+
+
+def _pack_ans(symbols: Bytes) -> bytes:
+    """ANS words after the lowest symbol, the number of symbols less one and their frequencies (uint16)."""
+    low = int(symbols.min())
+    counts = np.bincount(symbols)[low:]
+    frequencies = np.maximum(np.rint(counts * (65_535.0 / counts.max())), counts > 0).astype("<u2")
+    coder = constriction.stream.stack.AnsCoder()
+    coder.encode_reverse((symbols - np.uint8(low)).astype(np.int32), _model(frequencies))
+    words: bytes = coder.get_compressed().astype("<u4").tobytes()
+    table: bytes = frequencies.tobytes()
+    return bytes((low, len(frequencies) - 1)) + table + words
+
+
+def _unpack_ans(data: bytes, count: int) -> Bytes:
+    """``count`` symbols; the table must be one that an encoder writes and the words must be used up."""
+    _require(len(data) >= 2 and data[1] > 0 and data[0] + data[1] < 256, "malformed ANS table")
+    head = 2 + 2 * (data[1] + 1)
+    _require(len(data) >= head and (len(data) - head) % 4 == 0, f"ANS block of {len(data)} bytes")
+    frequencies = np.frombuffer(data, "<u2", data[1] + 1, 2)
+    _require(bool(frequencies[0] and frequencies[-1]) and int(frequencies.max()) == 65_535, "malformed ANS table")
+    try:
+        coder = constriction.stream.stack.AnsCoder(np.frombuffer(data, "<u4", offset=head).astype(np.uint32))
+        symbols = coder.decode(_model(frequencies), count)
+    except ValueError as error:
+        raise WireError(f"malformed ANS block: {error}") from None
+    _require(coder.is_empty(), "ANS block with words left over")
+    _require(bool(frequencies[symbols].all()), "ANS block with a symbol that its table lacks")
+    return np.asarray(symbols + data[0], dtype=np.uint8)
+
+
+def _model(frequencies: NDArray[np.uint16]) -> constriction.stream.model.Categorical:
+    return constriction.stream.model.Categorical(frequencies.astype(np.float64), perfect=False)
+
+
+def _require(condition: bool, message: str) -> None:
+    """Raise WireError unless the condition holds."""
+    if not condition:
+        raise WireError(message)
