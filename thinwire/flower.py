@@ -5,11 +5,15 @@ Written against flwr 1.41; the rest of Thinwire imports ``flwr.app``, ``flwr.ser
 
 import os
 import time
+import warnings
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+with warnings.catch_warnings():  # flwr's own imports use what its libraries deprecate
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import flwr.app  # noqa: F401
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import cast
 
@@ -171,8 +175,8 @@ def split(message: Message) -> tuple[bytes, list[bytes]]:
     return message_to_proto(make_message(message.metadata, content=bare)).SerializeToString(), data
 
 
-def join(bare: bytes, data: Sequence[bytes]) -> Message:
-    """Undo ``split``; the message's arrays hold the very objects in ``data``.
+def hollow(bare: bytes, arrays: int) -> tuple[Message, list[Array]]:
+    """Undo ``split`` but for the data: the message, and its arrays in order, whose ``data`` is for the caller to set.
 
     Raises WireError when the bytes are no Flower message, carry data themselves, or hold another number of arrays.
     """
@@ -182,14 +186,12 @@ def join(bare: bytes, data: Sequence[bytes]) -> Message:
         raise WireError(f"not a Flower message: {error}") from None
     if message.has_error() == message.has_content():
         raise WireError("a message holds either content or an error")
-    arrays = _arrays(message)
-    if len(arrays) != len(data):
-        raise WireError(f"a message of {len(arrays)} arrays came with the data of {len(data)}")
-    if any(array.data for array in arrays):
+    found = _arrays(message)
+    if len(found) != arrays:
+        raise WireError(f"a message of {len(found)} arrays came with the data of {arrays}")
+    if any(array.data for array in found):
         raise WireError("a message's header holds array data")
-    for array, segment in zip(arrays, data, strict=True):
-        array.data = segment
-    return message
+    return message, found
 
 
 def _arrays(message: Message) -> list[Array]:

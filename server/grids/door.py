@@ -1,0 +1,128 @@
+"""The door of the fleet: says who may come in, and keeps the newest stream of each identity."""
+
+import asyncio
+import hmac
+import logging
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from server.grids.mailbox import Mailbox
+from server.grids.streams import Events, Rules, Stream, refused
+from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Finished, Open
+from thinwire.wire.endpoint import fault_of_identity
+from thinwire.wire.frames import PROTOCOL
+from thinwire.wire.room import Room
+
+MOST_HELD = 16
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """The servicer of FleetService: admits a client, then runs its stream. Lives in one event loop."""
+
+    def __init__(self, rules: Rules, mailbox: Mailbox, room: Room, events: Events | None) -> None:
+        self._rules = rules
+        self._mailbox = mailbox
+        self._room = room
+        self._events = events
+        self._streams: dict[int, Stream] = {}
+        self._finished: str | None = None
+
+    async def Connect(self, _requests: Any, context: Any) -> None:  # noqa: N802  # the name of the rpc
+        """The one stream of a client."""
+        opening = await self._admit(context)
+        if isinstance(opening, ConnectResponse):
+            await context.write(opening)
+            return
+        node = self._mailbox.know(opening.identity)
+        stream = Stream(node, self._mailbox, self._room, self._rules, context, self.tell)
+        older = self._streams.get(node.node)
+        self._streams[node.node] = stream
+        if older is not None:
+            self.tell("replaced", node.identity, "a newer stream of this identity")
+            older.end(refused("another client connected with this identity", retry=False))
+        self._mailbox.connect(node, True)
+        self.tell("opened", node.identity, f"{opening.software} from {context.peer()}"[:200])
+        try:
+            await stream.run(list(opening.held)[:MOST_HELD])
+        finally:
+            if self._streams.get(node.node) is stream:
+                del self._streams[node.node]
+                self._mailbox.connect(node, False)
+            self.tell("closed", node.identity, stream.why)
+
+    def wake(self, node: int) -> None:
+        """There is something new to send to a node."""
+        if node in self._streams:
+            self._streams[node].wake()
+
+    def reject(self, node: int, reason: str) -> None:
+        """End a node's stream with a reason."""
+        if node in self._streams:
+            self._streams[node].end(refused(reason, retry=False))
+
+    def finish(self, reason: str) -> None:
+        """Send everyone home, now and at the door."""
+        self._finished = reason
+        for stream in self._streams.values():
+            stream.end(ConnectResponse(finished=Finished(reason=reason)))
+
+    async def leave(self) -> None:
+        """End all streams without a word; clients will try again."""
+        for stream in list(self._streams.values()):
+            stream.end(None)
+        while self._streams:
+            await asyncio.wait({stream.gone for stream in self._streams.values()})
+            await asyncio.sleep(0)
+
+    def tell(self, kind: str, identity: str, detail: str) -> None:
+        """Report an event."""
+        log.info("%s %s: %s", kind, identity, detail)
+        if self._events is None:
+            return
+        try:
+            self._events(kind, identity, detail)
+        except Exception:
+            log.exception("the events callback failed on %r", kind)
+
+    async def _admit(self, context: Any) -> Open | ConnectResponse:
+        """The client's first word, or what it is refused with."""
+        try:
+            request = await asyncio.wait_for(context.read(), self._rules.hello_seconds)
+        except TimeoutError:
+            return self._refuse("", f"no Open within {self._rules.hello_seconds:g} seconds", retry=True)
+        except (DecodeError, grpc.aio.BaseError) as error:
+            return self._refuse("", f"the first message cannot be read: {type(error).__name__}")
+        if not isinstance(request, ConnectRequest) or request.WhichOneof("content") != "open":
+            return self._refuse("", "the first message must be Open")
+        opening = request.open
+        reason = self._fault(opening, context)
+        if reason is not None:
+            return self._refuse(opening.identity, reason)
+        if self._finished is not None:
+            return ConnectResponse(finished=Finished(reason=self._finished))
+        return opening
+
+    def _fault(self, opening: Open, context: Any) -> str | None:
+        """Why a client may not come in; None where it may. The secret is looked at before anything else is said."""
+        if opening.protocol != PROTOCOL:
+            return f"protocol {opening.protocol}; this server speaks {PROTOCOL}: install its version of thinwire"
+        if not hmac.compare_digest(opening.token.encode(), self._rules.token.encode()):
+            return "wrong token"
+        fault = fault_of_identity(opening.identity)
+        if fault is not None:
+            return fault
+        if self._rules.mutual:
+            names = [name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", [])]
+            if names != [opening.identity]:
+                return f"identity {opening.identity!r} is not the certificate's common name {', '.join(names)!r}"
+        if self._rules.roster is not None and opening.identity not in self._rules.roster:
+            return f"unknown identity {opening.identity!r}"
+        return self._mailbox.know(opening.identity).rejected
+
+    def _refuse(self, identity: str, reason: str, retry: bool = False) -> ConnectResponse:
+        self.tell("refused", identity[:128], reason)
+        return refused(reason, retry)

@@ -1,0 +1,194 @@
+"""Flower's Grid over one gRPC stream per client: the server's side of the fleet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from server.grids.door import Door
+from server.grids.listener import Listener
+from server.grids.mailbox import Mailbox, Node
+from server.grids.streams import Events, Rules
+from thinwire.errors import ConfigError, RoundError
+from thinwire.flower import NodeInfo, Run, enter_run, node_info, request
+from thinwire.wire.endpoint import check_plain
+from thinwire.wire.frames import CHUNK_BYTES, MESSAGE_BYTES
+from thinwire.wire.room import Room
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """Where the server listens, whom it lets in, and how much it takes from them."""
+
+    address: str = "127.0.0.1:8500"  # host:port; port 0 takes a free one
+    certificate: Path | None = None  # PEM chain of the server; with key: TLS
+    key: Path | None = None
+    client_ca: Path | None = None  # PEM; clients must show a certificate of it whose common name is their identity
+    insecure: bool = False  # allow addresses beyond this machine without TLS
+    token: str = ""  # secret that clients must know
+    roster: tuple[str, ...] | None = None  # the identities that may come; None: any
+    chunk_bytes: int = CHUNK_BYTES
+    message_bytes: int = MESSAGE_BYTES  # of one message, either way
+    spill_bytes: int = 256 << 20  # replies that wait in memory; what is above goes to disk
+    hello_seconds: float = 10.0  # for a new connection to say who it is
+    keepalive_seconds: float = 30.0  # between pings; a client that does not answer one is taken for gone
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("certificate and key belong together: set both or neither")
+        if self.client_ca is not None and self.certificate is None:
+            raise ConfigError("client_ca needs TLS: set certificate and key too")
+        if not 1 << 10 <= self.chunk_bytes <= 16 << 20:
+            raise ConfigError(f"chunk_bytes = {self.chunk_bytes}; between 1,024 and 16,777,216 are allowed")
+        for name in ("message_bytes", "hello_seconds", "keepalive_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}; must be above 0")
+        if self.spill_bytes < 0:
+            raise ConfigError(f"spill_bytes = {self.spill_bytes}; must not be negative")
+        check_plain(self.address, self.insecure, self.certificate is not None)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of the messages of one client since the server started, without the carrier's framing."""
+
+    identity: str
+    bytes_in: int
+    bytes_out: int
+
+
+class FleetGrid(Grid):
+    """The nine methods of Flower's Grid, and what a fleet needs besides. Use from one thread; the server has its own.
+
+    A message to a node that is away waits until the node is back or the message's time to live is over; then its
+    reply is an Error, as it is at once for a node that is unknown, rejected, or breaks the protocol.
+    """
+
+    def __init__(self, options: FleetOptions, run_id: int, events: Events | None = None) -> None:
+        """Listens when it returns. Raises ConfigError where it cannot. ``events`` runs in the server's thread."""
+        self._run = enter_run(run_id)
+        self._options = options
+        roster = None if options.roster is None else frozenset(options.roster)
+        self._mailbox = Mailbox(run_id, roster or (), self._wake)
+        rules = Rules(
+            token=options.token,
+            roster=roster,
+            mutual=options.client_ca is not None,
+            chunk_bytes=options.chunk_bytes,
+            message_bytes=options.message_bytes,
+            hello_seconds=options.hello_seconds,
+        )
+        self._door = Door(rules, self._mailbox, Room(options.spill_bytes), events)
+        self._listener = Listener(
+            self._door,
+            address=options.address,
+            credentials=(options.key, options.certificate, options.client_ca),
+            chunk_bytes=options.chunk_bytes,
+            keepalive_seconds=options.keepalive_seconds,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where clients find the server, host:port."""
+        return self._listener.address
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def set_run(self, run: Run) -> None:
+        """Take another description of the same run. Raises ConfigError for another run: node ids depend on it."""
+        if run.run_id != self._run.run_id:
+            raise ConfigError(f"this fleet serves run {self._run.run_id}, not {run.run_id}")
+        self._run = run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node; the same as Flower's Message constructor. ``ttl`` in seconds."""
+        return request(content, message_type, dst_node_id, self._run.run_id, group_id, ttl)
+
+    def get_node_ids(self) -> list[int]:
+        """The connected nodes, ascending."""
+        return [node.node for node in self._mailbox.nodes() if node.connected and node.rejected is None]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        """The connected nodes with their identities as names."""
+        return [node_info(node.node, node.identity, True) for node in self._connected()]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send; the identifiers under which the replies are pulled. Raises RoundError over ``message_bytes``."""
+        return [self._mailbox.push(message, self._options.message_bytes) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are there, each once. Pull one identifier at a time to hold one reply at a time."""
+        replies = (self._mailbox.take(message_id) for message_id in message_ids)
+        return [reply for reply in replies if reply is not None]
+
+    def replies(self, message_ids: Iterable[str], timeout: float | None = None) -> Iterator[Message]:
+        """The replies as they come, one at a time in memory, until all are there or ``timeout`` seconds are over."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        left = dict.fromkeys(message_ids)
+        while left and (ready := self._mailbox.wait_for_reply(left, deadline)) is not None:
+            del left[ready]
+            reply = self._mailbox.take(ready)
+            if reply is not None:
+                yield reply
+                del reply
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send, and wait for all replies or ``timeout`` seconds; what is missing then is forgotten."""
+        message_ids = self.push_messages(messages)
+        try:
+            return list(self.replies(message_ids, timeout))
+        finally:
+            self._mailbox.forget(message_ids)
+
+    def forget_messages(self, message_ids: Iterable[str]) -> None:
+        """Nobody will pull these: they are not sent (again), and answers to them are dropped when they come."""
+        self._mailbox.forget(message_ids)
+
+    def wait_for_nodes(self, count: int, timeout: float) -> list[int]:
+        """The connected nodes when there are ``count``. Raises RoundError after ``timeout`` seconds."""
+        if not self._mailbox.wait_for_nodes(count, time.monotonic() + timeout):
+            raise RoundError(f"{len(self.get_node_ids())} of {count} clients came within {timeout:g} seconds")
+        return self.get_node_ids()
+
+    def reject(self, node_id: int, reason: str) -> None:
+        """End a node's stream and refuse it from now on; its open messages are answered with an Error."""
+        node = self._mailbox.find(node_id)
+        if node is not None:
+            self._mailbox.fail(node, reason, reject=True)
+            self._listener.call(self._door.reject, node_id, reason)
+
+    def traffic(self) -> dict[int, Traffic]:
+        """Bytes by node id, of every client seen."""
+        return {node.node: Traffic(node.identity, node.bytes_in, node.bytes_out) for node in self._mailbox.nodes()}
+
+    def finish(self, reason: str = "the run is finished") -> None:
+        """Send the clients home, those too who come later."""
+        self._listener.call(self._door.finish, reason)
+
+    def close(self) -> None:
+        """Hang up; clients that were not sent home will try again. May be called again."""
+        self._mailbox.close()
+        self._listener.close()
+
+    def __enter__(self) -> FleetGrid:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _connected(self) -> list[Node]:
+        return [node for node in self._mailbox.nodes() if node.connected and node.rejected is None]
+
+    def _wake(self, node: int) -> None:
+        self._listener.call(self._door.wake, node)

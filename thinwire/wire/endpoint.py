@@ -1,0 +1,52 @@
+"""Addresses and credentials of the two ends of a gRPC connection, checked before anything is dialled or bound."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from thinwire.errors import ConfigError
+
+MOST_IDENTITY_BYTES = 128
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """``"127.0.0.1:8500"`` or ``"[::1]:8500"`` as host and port. Raises ConfigError where it is neither."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"bad address {address!r}; expected host:port, like 127.0.0.1:8500")
+    return host.strip("[]"), int(port)
+
+
+def check_plain(address: str, insecure: bool, tls: bool) -> None:
+    """Raises ConfigError for an address beyond this machine without TLS, unless ``insecure`` allows it."""
+    host, _ = host_and_port(address)
+    if not tls and not insecure and not is_loopback(host):
+        raise ConfigError(f"{address} without TLS: set certificates, or insecure = true where the network is trusted")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read(path: Path | None, what: str) -> bytes | None:
+    """The content of a credential's file, None for no path. Raises ConfigError where it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the {what} {str(path)!r}: {error.strerror}") from None
+
+
+def fault_of_identity(identity: str) -> str | None:
+    """What is wrong with a client's name; None where nothing is."""
+    if not identity or not identity.isprintable() or identity != identity.strip():
+        return f"bad identity {identity[:40]!r}: printable, not empty, no space around it"
+    if len(identity.encode()) > MOST_IDENTITY_BYTES:
+        return f"an identity of {len(identity.encode())} bytes; at most {MOST_IDENTITY_BYTES}"
+    return None
