@@ -177,6 +177,11 @@ class Method(ABC):
         """The payload names that an uplink may carry and the compressor of each; anything else is refused."""
 
     @property
+    def optional(self) -> frozenset[str]:
+        """The payloads that an uplink may lack; without any other it is refused."""
+        return frozenset()
+
+    @property
     @abstractmethod
     def downlink(self) -> Mapping[str, Compressor]:
         """The same for the broadcast downlink."""
@@ -199,6 +204,9 @@ class Method(ABC):
         unknown = sorted(set(uplink) - set(self.uplink))
         if unknown:
             raise WireError(f"unexpected payload {unknown[0]!r}; this method's uplinks carry {', '.join(self.uplink)}")
+        missing = sorted(set(self.uplink) - set(uplink) - self.optional)
+        if missing:
+            raise WireError(f"payload {missing[0]!r} is missing; this method's uplinks carry {', '.join(self.uplink)}")
         for name in uplink:
             round.decode(uplink, name, self.uplink[name], round.key(name, "up"))
 
