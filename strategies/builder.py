@@ -1,0 +1,133 @@
+"""From plain options to a method, refusing what theory refuses."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast, get_args, get_type_hints
+
+from compressors import Compressor, find
+from strategies.base import Federation, Method
+from strategies.channels import EF21P, Channel, Dense, Direct
+from strategies.descent import Descent, Work
+from strategies.estimator import Estimator
+from strategies.optimisers import build_optimiser
+from strategies.registry import find_method, method_names
+from thinwire.config import build, join, nearest
+from thinwire.errors import ConfigError
+from thinwire.layout import Entry, Layout
+
+PROBE = Layout((Entry("matrix", (64, 64)), Entry("vector", (1024,))))
+"""A model on which a pair of method and compressor is judged before the real one is known."""
+
+CHANNELS: dict[str, type[Channel]] = {kind.name: kind for kind in (Dense, EF21P, Direct)}
+IDENTITY = "identity"
+SGD_NAME = "sgd"
+
+
+def build_method(
+    method: Mapping[str, Any],
+    uplink: Mapping[str, Any] | None = None,
+    downlink: Mapping[str, Any] | None = None,
+    optimiser: Mapping[str, Any] | None = None,
+    work: str = "steps",
+) -> Method:
+    """The method of ``{"name": ..., options}`` with its compressors and server optimiser, checked on a probe model.
+
+    ``uplink`` and ``downlink`` name compressors (``identity`` when empty), ``downlink.channel`` how the model reaches
+    the clients; ``optimiser`` a server optimiser (``sgd`` when empty). An estimator is put into a ``Descent``. A whole
+    method receives what it has fields for: ``compressor`` (uplink), ``downlink_compressor`` or ``channel``,
+    ``optimiser`` and ``work``; options for a part that it lacks are refused.
+    Raises ConfigError on unknown names and keys, bad values, and pairs that theory refuses. The run's own
+    ``method.check`` comes on top of it.
+    """
+    if "name" not in method:
+        raise ConfigError(f"'method.name' is missing; known: {', '.join(method_names())}")
+    if work not in get_args(Work):
+        raise ConfigError(f"unknown work {work!r}{nearest(work, get_args(Work))}")
+    kind = find_method(str(method["name"]))
+    options = {key: value for key, value in method.items() if key != "name"}
+    parts = (uplink or {}, downlink or {}, optimiser or {})
+    built = (
+        _descent(kind, options, *parts, work) if issubclass(kind, Estimator) else _whole(kind, options, *parts, work)
+    )
+    built.check(Federation.uniform(PROBE, 2), 1.0)
+    return built
+
+
+def _descent(
+    kind: type[Estimator],
+    options: Mapping[str, Any],
+    uplink: Mapping[str, Any],
+    downlink: Mapping[str, Any],
+    optimiser: Mapping[str, Any],
+    work: str,
+) -> Descent:
+    estimator = build(kind, options, "method", compressor=build_compressor(uplink, "uplink"))
+    return Descent(estimator, build_optimiser(optimiser), build_channel(downlink), cast(Work, work))
+
+
+def _whole(
+    kind: type[Method],
+    options: Mapping[str, Any],
+    uplink: Mapping[str, Any],
+    downlink: Mapping[str, Any],
+    optimiser: Mapping[str, Any],
+    work: str,
+) -> Method:
+    fields = {f.name for f in dataclasses.fields(kind)}
+    given: dict[str, Any] = {}
+    if "compressor" in fields:
+        given["compressor"] = build_compressor(uplink, "uplink")
+    else:
+        _refuse_part(kind.name, "uplink", uplink, IDENTITY)
+    if "channel" in fields:
+        given["channel"] = build_channel(downlink)
+    elif "downlink_compressor" in fields:
+        given["downlink_compressor"] = build_compressor(downlink, "downlink")
+    else:
+        _refuse_part(kind.name, "downlink", downlink, IDENTITY)
+    if "optimiser" in fields:
+        given["optimiser"] = build_optimiser(optimiser)
+    else:
+        _refuse_part(kind.name, "optimiser", optimiser, SGD_NAME)
+    if "work" in fields:
+        given["work"] = work
+    return build(kind, options, "method", **given)
+
+
+def _refuse_part(name: str, part: str, options: Mapping[str, Any], default: str) -> None:
+    """A section that the method has no use for must be empty, or name the default and nothing else."""
+    if options and dict(options) != {"name": default}:
+        raise ConfigError(f"method {name} has no {part} of its own choosing; remove the keys {part}.*")
+
+
+def build_channel(options: Mapping[str, Any], where: str = "downlink") -> Channel:
+    """The channel of ``{"name": compressor, "channel": ..., options}``: dense for identity, else ef21-p."""
+    compressor = build_compressor({key: value for key, value in options.items() if key != "channel"}, where)
+    name = options.get("channel", Dense.name if compressor.name == IDENTITY else EF21P.name)
+    if name not in CHANNELS:
+        raise ConfigError(f"unknown {where}.channel {name!r}{nearest(str(name), CHANNELS)}")
+    if CHANNELS[name] is not Dense:
+        return build(CHANNELS[name], {}, where, compressor=compressor)
+    if compressor.name != IDENTITY:
+        raise ConfigError(
+            f"{where}.channel 'dense' sends the model as it is; with {compressor.name!r} use 'ef21-p', or 'direct' for "
+            "clients that keep no state"
+        )
+    return Dense()
+
+
+def build_compressor(options: Mapping[str, Any] | str, where: str) -> Compressor:
+    """The compressor of ``{"name": ..., options}`` or of a bare name; one inside another is given the same way."""
+    options = {"name": options} if isinstance(options, str) else options
+    kind = find(str(options.get("name", IDENTITY)))
+    hints = get_type_hints(kind)
+    plain, given = {}, {}
+    for key, value in options.items():
+        hint = hints.get(key.replace("-", "_"))
+        if key == "name":
+            continue
+        if isinstance(hint, type) and issubclass(hint, Compressor) and isinstance(value, (Mapping, str)):
+            given[key.replace("-", "_")] = build_compressor(value, join(where, key))
+        else:
+            plain[key] = value
+    return build(kind, plain, where, **given)

@@ -1,0 +1,155 @@
+"""Downlink channels: how the server's model x reaches the clients, who hold a replica w of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from torch import Tensor
+
+from compressors import Compressor
+from compressors.identity import Identity
+from strategies.base import Packet, Round
+from strategies.contraction import as_contraction, check_contraction
+from thinwire.layout import Layout
+from thinwire.random import SHARED
+
+MODEL = "model"
+"""The name of the downlink's payload."""
+
+
+@dataclass(frozen=True)
+class Channel(ABC):
+    """The downlink half of ``Descent``. The replica starts as x0 on every node."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def memoryless(self) -> bool:
+        """Whether a downlink alone gives the replica, whatever was there before."""
+
+    @property
+    @abstractmethod
+    def operator(self) -> Compressor:
+        """What compresses the downlink's payload."""
+
+    @abstractmethod
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+        """On the server: the downlink that brings x nearer to the clients."""
+
+    @abstractmethod
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """On every node: the next replica. Portable arithmetic only."""
+
+    def check(self, layout: Layout) -> None:
+        """Refuse a compressor that theory refuses here, naming what fits. Raises ConfigError."""
+        return
+
+    @property
+    def downlink(self) -> Mapping[str, Compressor]:
+        """The payload names of the broadcast and the compressor of each."""
+        return {MODEL: self.operator}
+
+    def encode(self, vector: Tensor, round: Round) -> Packet:  # noqa: A002
+        """The vector as this channel's packet."""
+        key = round.key(MODEL, "down", SHARED)
+        return {MODEL: self.operator.encode(vector, round.federation.layout, key).payload}
+
+    def decode(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """The vector of a packet, beside the replica."""
+        return round.decode(downlink, MODEL, self.operator, round.key(MODEL, "down", SHARED), replica.device)
+
+
+@dataclass(frozen=True)
+class Dense(Channel):
+    """Send x as it is: w = x."""
+
+    name: ClassVar[str] = "dense"
+
+    @property
+    def memoryless(self) -> bool:
+        """The downlink is the model."""
+        return True
+
+    @property
+    def operator(self) -> Compressor:
+        """Nothing is dropped."""
+        return Identity()
+
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+        """Send x."""
+        return self.encode(x, round)
+
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """w <- x."""
+        return self.decode(replica, downlink, round)
+
+
+@dataclass(frozen=True)
+class EF21P(Channel):
+    """EF21-P: ``p = C(x - w); w <- w + p`` on every node, C contractive (unbiased ones are scaled).
+
+    Gruntkowska, Tyurin, Richtarik, "EF21-P and friends", ICML 2023, https://arxiv.org/abs/2209.15218.
+    """
+
+    name: ClassVar[str] = "ef21-p"
+    compressor: Compressor = field(default_factory=Identity)
+
+    @cached_property
+    def contraction(self) -> Compressor:
+        """C in B(alpha)."""
+        return as_contraction(self.compressor)
+
+    @property
+    def memoryless(self) -> bool:
+        """Every p must be heard."""
+        return False
+
+    @property
+    def operator(self) -> Compressor:
+        """C."""
+        return self.contraction
+
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+        """Send p = C(x - w)."""
+        return self.encode(x - replica, round)
+
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """w <- w + p."""
+        return replica + self.decode(replica, downlink, round)
+
+    def check(self, layout: Layout) -> None:
+        """Refuse a compressor that contracts nothing."""
+        check_contraction(self.compressor, layout, f"downlink channel {self.name}")
+
+
+@dataclass(frozen=True)
+class Direct(Channel):
+    """Send w = Q(x) afresh each round, for clients that keep no state; converges to the compressor's own error."""
+
+    name: ClassVar[str] = "direct"
+    compressor: Compressor = field(default_factory=Identity)
+
+    @property
+    def memoryless(self) -> bool:
+        """The downlink is the (compressed) model."""
+        return True
+
+    @property
+    def operator(self) -> Compressor:
+        """Q."""
+        return self.compressor
+
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+        """Send Q(x)."""
+        return self.encode(x, round)
+
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """w <- Q(x)."""
+        return self.decode(replica, downlink, round)
+
+    def check(self, layout: Layout) -> None:
+        """Refuse a compressor of which theory says nothing."""
+        check_contraction(self.compressor, layout, f"downlink channel {self.name}")

@@ -1,0 +1,129 @@
+"""The uplink half of a descent method: from the clients' directions to one aggregated direction."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compressors import Compressor, registry
+from strategies.base import Federation, Packet, Round
+
+UPDATE = "update"
+"""The name of the payload that carries a client's compressed direction."""
+
+
+@dataclass(frozen=True)
+class Estimator(ABC):
+    """How the server estimates G = sum p_i D_i from compressed uplinks, D_i being client i's direction of descent.
+
+    ``Descent`` joins it to a server optimiser and a downlink. The parts of the contract mean what they mean in
+    ``Method``: ``respond`` never consumes its private state, ``advance`` is portable arithmetic, every option has a
+    default. The server's sums are float64, in ascending client index, one uplink decoded at a time.
+    """
+
+    name: ClassVar[str]
+    compressor: Compressor
+
+    @abstractmethod
+    def begin(self, x0: Tensor, federation: Federation) -> Any:
+        """The server's part of the state before round 1."""
+
+    @abstractmethod
+    def join(self, x: Tensor, mirror: Tensor | None = None) -> Any:
+        """The private state of a new or reset client; with ``mirror``, its mirrored part is that."""
+
+    @abstractmethod
+    def respond(self, direction: Tensor, private: Any, round: Round) -> tuple[Any, Packet]:  # noqa: A002
+        """On a client: the next private state and the uplink of its direction."""
+
+    @abstractmethod
+    def aggregate(
+        self,
+        server: Any,
+        uplinks: Iterable[tuple[int, Packet]],
+        round: Round,  # noqa: A002
+    ) -> tuple[Any, Tensor]:
+        """On the server: the next server part and the aggregated direction, float64."""
+
+    @property
+    @abstractmethod
+    def uplink(self) -> Mapping[str, Compressor]:
+        """The payload names that an uplink carries and the compressor of each."""
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The payloads that an uplink may lack."""
+        return frozenset()
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether private states have a part that the server mirrors."""
+        return False
+
+    def mirror(self, private: Any) -> Tensor | None:
+        """The mirrored part of a private state (h_i, g_i), or None."""
+        return None
+
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+        """The mirror after an applied uplink, with the bits of ``respond``."""
+        raise AssertionError(f"{type(self).__name__} mirrors nothing")
+
+    def rebuild(self, server: Any, mirrors: Iterable[Tensor], federation: Federation) -> Any:
+        """The server part with what it derives from the mirrors summed anew, in ascending index."""
+        return server
+
+    def check(self, federation: Federation, participation: float) -> None:
+        """Refuse what theory refuses, naming what would fit. Raises ConfigError."""
+        return
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The weighted sum of one payload over the clients that answered."""
+
+    total: Tensor  # sum of p_i m_i, float64
+    weight: float  # sum of p_i
+    replies: int
+    clients: int  # n, of the whole roster
+
+    def average(self) -> Tensor:
+        """The weighted mean over those who answered, weights renormalised; zero when nobody did."""
+        return self.total if self.replies == self.clients or not self.weight else self.total / self.weight
+
+    def sampled(self) -> Tensor:
+        """``sum (p_i / pi) m_i``, pi = replies/n: an unbiased estimate of the sum over all; zero when nobody did."""
+        return self.total * (self.clients / self.replies) if self.replies else self.total
+
+
+def gather(
+    uplinks: Iterable[tuple[int, Packet]],
+    compressor: Compressor,
+    round: Round,  # noqa: A002
+    name: str = UPDATE,
+) -> Gathered:
+    """Decode and add up one payload of every uplink, each when it is reached. Raises WireError."""
+    federation = round.federation
+    total = torch.zeros(federation.layout.numel, dtype=torch.float64)
+    weight, replies = 0.0, 0
+    for client, packet in uplinks:
+        message = round.decode(packet, name, compressor, round.key(name, "up", client))
+        share = federation.weights[client]
+        total += share * message.to(torch.float64)
+        weight, replies = weight + share, replies + 1
+    return Gathered(total, weight, replies, federation.clients)
+
+
+def weighted_sum(vectors: Iterable[Tensor], federation: Federation) -> Tensor:
+    """``sum p_i v_i`` over the whole roster, float64, in ascending index: what is derived from mirrors."""
+    total = torch.zeros(federation.layout.numel, dtype=torch.float64)
+    for share, vector in zip(federation.weights, vectors, strict=True):
+        total += share * vector.to("cpu", torch.float64)
+    return total
+
+
+def names_of(fits: Callable[[Compressor], bool]) -> str:
+    """The names of the compressors that fit in at least one of their forms, for an error message."""
+    return ", ".join(sorted(name for name, kind in registry().items() if any(fits(form) for form in kind.examples())))
