@@ -29,7 +29,7 @@ def pack_symbols(rows: Sequence[Bytes]) -> bytes:
     The stream: the coder of every block (one byte each), the lengths of those in ZSTD and ANS (uint32), the blocks.
     """
     pieces = [row[start : start + BLOCK] for row in rows for start in range(0, len(row), BLOCK)]
-    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index]))
+    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index]), fewest=8)
     lengths = [len(data) for coder, data in blocks if coder >= ZSTD]
     table = bytes(coder for coder, _ in blocks) + struct.pack(f"<{len(lengths)}I", *lengths)
     return table + b"".join(data for _, data in blocks)
@@ -44,7 +44,7 @@ def unpack_symbols(data: bytes, rows: int, count: int) -> Bytes:
     def fill(index: int, _: int) -> None:
         _unpack_block(data[index], data[bounds[index] : bounds[index + 1]], targets[index])
 
-    each_block(len(targets), 1, fill)
+    each_block(len(targets), 1, fill, fewest=8)
     return out
 
 
