@@ -144,12 +144,16 @@ class FleetGrid(Grid):
                 del reply
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send, and wait for all replies or ``timeout`` seconds; what is missing then is forgotten."""
+        """Send, and wait for all replies or ``timeout`` seconds; what is missing then is forgotten.
+
+        The replies come in the order of the messages, whoever was first.
+        """
         message_ids = self.push_messages(messages)
         try:
-            return list(self.replies(message_ids, timeout))
+            found = {reply.metadata.reply_to_message_id: reply for reply in self.replies(message_ids, timeout)}
         finally:
             self._mailbox.forget(message_ids)
+        return [found[message_id] for message_id in message_ids if message_id in found]
 
     def forget_messages(self, message_ids: Iterable[str]) -> None:
         """Nobody will pull these: they are not sent (again), and answers to them are dropped when they come."""

@@ -11,7 +11,7 @@ from thinwire.flower import split
 from thinwire.v1.fleet_pb2 import Frame, Header
 
 PROTOCOL = 1
-HEADER_BYTES = 16 << 20  # most bytes of a header: everything of a message but the data of its arrays
+HEADER_BYTES = 4 << 20  # most bytes of a header: everything of a message but the data of its arrays
 CHUNK_BYTES = 1 << 20
 MESSAGE_BYTES = 2 << 30
 MESSAGE_ID_BYTES = 64
@@ -30,7 +30,7 @@ class Outgoing:
 def outgoing(message: Message) -> Outgoing:
     """The message as buffers, none of the arrays' data copied.
 
-    Raises WireError when everything but the arrays is over 16 MiB.
+    Raises WireError when everything but the arrays is over 4 MiB.
     """
     bare, data = split(message)
     header = Header(message=bare, segment_bytes=[len(segment) for segment in data]).SerializeToString()
