@@ -15,12 +15,13 @@ from thinwire.config import build, join, nearest
 from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
 
-PROBE = Layout((Entry("matrix", (64, 64)), Entry("vector", (1024,))))
+PROBE = Layout((Entry("matrix", (64, 64)),))
 """A model on which a pair of method and compressor is judged before the real one is known."""
 
 CHANNELS: dict[str, type[Channel]] = {kind.name: kind for kind in (Dense, EF21P, Direct)}
 IDENTITY = "identity"
 SGD_NAME = "sgd"
+STEPS = "steps"
 
 
 def build_method(
@@ -28,7 +29,7 @@ def build_method(
     uplink: Mapping[str, Any] | None = None,
     downlink: Mapping[str, Any] | None = None,
     optimiser: Mapping[str, Any] | None = None,
-    work: str = "steps",
+    work: str = STEPS,
 ) -> Method:
     """The method of ``{"name": ..., options}`` with its compressors and server optimiser, checked on a probe model.
 
@@ -91,6 +92,8 @@ def _whole(
         _refuse_part(kind.name, "optimiser", optimiser, SGD_NAME)
     if "work" in fields:
         given["work"] = work
+    elif work != STEPS:
+        raise ConfigError(f"method {kind.name} decides itself what a client computes; remove work = {work!r}")
     return build(kind, options, "method", **given)
 
 

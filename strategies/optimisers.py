@@ -113,8 +113,10 @@ def build_optimiser(options: Mapping[str, Any], where: str = "optimiser") -> Opt
     name = str(values.pop("name", "sgd")).lower()
     if name not in torch_optimisers():
         raise ConfigError(f"unknown {where} {name!r}{nearest(name, torch_optimisers())}")
+    if "lr" in values and "rate" in values:
+        raise ConfigError(f"{where}.lr and {where}.rate are the same; give one of them")
     if "lr" in values:
-        values.setdefault("rate", values.pop("lr"))
+        values["rate"] = values.pop("lr")
     kind = torch_optimisers()[name]
     known = {*inspect.signature(kind).parameters, "rate"} - {"params", "lr"}
     for key in values:
