@@ -84,7 +84,7 @@ class Buffers(Sidecar):
         weight = 0.0
         for client, packet in uplinks:
             share = round.federation.weights[client]
-            total += share * self._vector(packet, round, "cpu").to(torch.float64)
+            total += self._vector(packet, round, "cpu").to(torch.float64).mul_(share)
             weight += share
         return self._packet((total / weight).to(replica), round, SHARED) if weight else {}
 

@@ -111,7 +111,7 @@ def gather(
     for client, packet in uplinks:
         message = round.decode(packet, name, compressor, round.key(name, "up", client))
         share = federation.weights[client]
-        total += share * message.to(torch.float64)
+        total += message.to(torch.float64).mul_(share)
         weight, replies = weight + share, replies + 1
     return Gathered(total, weight, replies, federation.clients)
 
