@@ -134,7 +134,8 @@ class Nodes:
         sent = []
         for client in cohort(number):
             here = on_client(self.federation, number, client)
-            oracle = Pull(gaussian(Key(client, "centre"), self.federation.layout.numel).to(self.federation.dtype))
+            like = self.method.model(self.replicas[client + 1])
+            oracle = Pull(gaussian(Key(client, "centre"), self.federation.layout.numel).to(like))
             self.privates[client], uplink = self.method.respond(
                 self.replicas[client + 1], self.privates[client], oracle, here
             )

@@ -19,7 +19,7 @@ from strategies.descent import Descent
 from strategies.ef14 import EF14
 from strategies.ef21 import EF21
 from strategies.fedavg import FedAvg
-from strategies.optimisers import SGD
+from strategies.optimisers import SGD, torch_optimisers
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 
@@ -87,6 +87,11 @@ def test_a_compressor_inside_another_is_given_the_same_way():
 def test_what_is_wrong_or_refused_by_theory_is_named_with_what_would_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
         build_method(*arguments)
+
+
+def test_an_optimiser_of_matrices_may_be_built_before_the_model_is_known():
+    if "muon" in torch_optimisers():
+        assert build_method({"name": "fedavg"}, optimiser={"name": "muon"}).optimiser.kind is torch.optim.Muon
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ def test_a_whole_method_gets_the_parts_that_it_has_fields_for(monkeypatch):
     [
         (({}, {"name": "natural"}), "whole .* remove the keys downlink"),
         (({}, {}, {"rate": 2.0}), "whole .* remove the keys optimiser"),
+        (({}, {}, {}, "full"), "whole decides itself what a client computes; remove work = 'full'"),
     ],
 )
 def test_options_for_a_part_that_a_whole_method_lacks_are_refused(monkeypatch, parts, message):

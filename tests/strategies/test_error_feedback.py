@@ -7,6 +7,7 @@ import torch
 from strategies_kit import TOP_1, TOP_8, full, the_ridge
 from torch import Tensor
 
+from compressors.natural import Natural
 from strategies.ef14 import EF14
 from strategies.ef21 import EF21, EF21Server
 from strategies.estimator import UPDATE
@@ -102,3 +103,11 @@ def test_ef14_forgets_a_part_of_its_residual_when_told_to():
     keep, forget = (run(full(EF14(TOP_8, decay), 0.05 / problem.L), problem, 40) for decay in (1.0, 0.9))
     assert keep.errors[-1] != forget.errors[-1]
     assert forget.errors[-1] < forget.errors[0]
+
+
+def test_an_unbiased_compressor_stops_in_a_neighbourhood_alone_and_converges_once_scaled_under_ef21():
+    problem = the_ridge()
+    alone = run(full(FedAvg(Natural()), 1 / problem.L), problem, 300)
+    scaled = run(full(EF21(Natural()), 1 / problem.L), problem, 300, until=1e-14)
+    assert 1e-8 < min(alone.errors[-50:]) < 1e-1
+    assert scaled.errors[-1] <= 1e-14

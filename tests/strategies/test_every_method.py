@@ -163,3 +163,19 @@ def test_apply_and_advance_give_the_same_bits_on_every_instruction_set_and_threa
             check=True,
         )
         assert done.stdout.splitlines() == wanted, f"{capability} with {threads} threads"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("label", FORMS)
+def test_clients_on_a_gpu_keep_the_bits_of_a_server_on_the_cpu(label):
+    nodes = kit.Nodes.start(kit.forms()[label], kit.federation_of(kit.NUMEL_OF_REPLAY, torch.float32))
+    nodes.replicas[1:] = [state.to(replica, "cuda") for replica in nodes.replicas[1:]]
+    nodes.privates = [nodes.method.join(replica) for replica in nodes.replicas[1:]]
+    for number in range(1, 5):
+        nodes.play(number)
+        assert len({state.digest(replica) for replica in nodes.replicas}) == 1
+        for private, mirror in zip(nodes.privates, nodes.mirrors, strict=True):
+            own = nodes.method.mirror(private)
+            assert state.same(own, mirror)
+            assert own is None or (own.is_cuda and not mirror.is_cuda)
