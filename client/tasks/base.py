@@ -1,4 +1,4 @@
-"""The contract of a task: a model, data, a loss, an evaluation. Everything a user writes to train something of their own."""
+"""The contract of a task: a model, data, a loss, an evaluation. All that a user writes to train their own."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

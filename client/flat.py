@@ -1,0 +1,108 @@
+"""A model whose trainable parameters are views of one flat vector, and their gradients views of another."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from strategies.buffers import Buffers
+from thinwire import state
+from thinwire.errors import ConfigError
+from thinwire.layout import Layout
+
+
+class FlatModel:
+    """A module that computes with ``vector`` (flat, in the layout's order) and leaves gradients in ``gradient``.
+
+    Parameters outside the layout keep their values and get no gradient. Owns the module: nothing else may replace its
+    parameters. Raises ConfigError when the layout is not of this module.
+    """
+
+    def __init__(self, module: nn.Module, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
+        self.module = module.to(device=device, dtype=dtype)
+        self.layout = layout
+        self.parameters: list[nn.Parameter] = []
+        self.frozen: dict[str, nn.Parameter] = {}
+        named = dict(module.named_parameters())
+        self.vector = layout.flatten(named)
+        self.gradient = torch.zeros_like(self.vector)
+        self._slots: list[Tensor] = []
+        slots = zip(layout.unflatten(self.vector).items(), layout.unflatten(self.gradient).values(), strict=True)
+        for (name, value), slot in slots:
+            parameter = named.pop(name)
+            parameter.data, parameter.grad = value, slot
+            parameter.requires_grad_(True)
+            self.parameters.append(parameter)
+            self._slots.append(slot)
+        for name, parameter in named.items():
+            parameter.requires_grad_(False)
+            self.frozen[name] = parameter
+        sidecar = Buffers.of(module)
+        self.buffer_layout = sidecar.layout if sidecar is not None else None
+
+    def load(self, x: Tensor) -> None:
+        """Copy a point into the parameters. Raises ConfigError on another size."""
+        if x.shape != self.vector.shape:
+            raise ConfigError(
+                f"a point of shape {tuple(x.shape)} was given; the model has {self.vector.numel()} parameters"
+            )
+        self.vector.copy_(x)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a scalar loss to ``gradient``."""
+        if loss.dim():
+            raise ConfigError(f"the task's loss has shape {tuple(loss.shape)}; it must be the mean, a scalar")
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter, slot in zip(self.parameters, self._slots, strict=True):
+            grad = parameter.grad
+            if grad is not slot:  # the model or autograd replaced it (a sparse gradient does)
+                if grad is not None:
+                    slot.copy_(grad.to_dense() if grad.is_sparse else grad)
+                parameter.grad = slot
+
+    @property
+    def buffers(self) -> Tensor:
+        """The floating-point buffers, new and flat, in the order of ``buffer_layout``; empty when there are none."""
+        if self.buffer_layout is None:
+            return self.vector.new_empty(0)
+        return self.buffer_layout.flatten(dict(self.module.named_buffers()), self.vector.dtype)
+
+    @buffers.setter
+    def buffers(self, value: Tensor) -> None:
+        expected = self.buffer_layout.numel if self.buffer_layout is not None else 0
+        if tuple(value.shape) != (expected,):
+            raise ConfigError(
+                f"buffers of shape {tuple(value.shape)} were given; the model has {expected} floats in its buffers"
+            )
+        if self.buffer_layout is not None:
+            named = dict(self.module.named_buffers())
+            for name, piece in self.buffer_layout.unflatten(value).items():
+                named[name].copy_(piece)
+
+    def load_frozen(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the frozen parameters. Raises ConfigError on a missing or unknown name and on another shape."""
+        if set(tensors) != set(self.frozen):
+            odd = sorted(set(tensors) ^ set(self.frozen))[0]
+            raise ConfigError(
+                f"frozen parameter {odd!r} is {'missing' if odd in self.frozen else 'unknown to the model'}"
+            )
+        for name, parameter in self.frozen.items():
+            if tensors[name].shape != parameter.shape:
+                raise ConfigError(
+                    f"frozen parameter {name!r} has shape {tuple(tensors[name].shape)}; "
+                    f"the model needs {tuple(parameter.shape)}"
+                )
+        for name, parameter in self.frozen.items():
+            parameter.data.copy_(tensors[name])
+
+
+def frozen_digest(module: nn.Module, layout: Layout) -> bytes:
+    """Sixteen bytes over the values of the parameters that the layout does not train; empty when it trains all."""
+    values = frozen_parameters(module, layout)
+    return state.digest(tuple(values.values())) if values else b""
+
+
+def frozen_parameters(module: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    """The values of the parameters that the layout does not train, in the module's order."""
+    trained = {entry.name for entry in layout.entries}
+    return {name: parameter.detach() for name, parameter in module.named_parameters() if name not in trained}

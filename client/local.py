@@ -1,0 +1,90 @@
+"""Local training: its options, and one step of it on the flat vector of a model."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from client.flat import FlatModel
+from thinwire.config import nearest
+from thinwire.errors import ConfigError
+
+SGD = "sgd"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """What a client does at the point that it is given (``local.KEY`` in the configuration)."""
+
+    work: Literal["steps", "minibatch", "full"] = "steps"  # what a method asks for: local training, or a gradient
+    steps: int = 5  # local steps, where ``epochs`` is 0
+    epochs: int = 0  # passes over the client's examples instead of ``steps``
+    rate: float = 0.1  # local learning rate
+    batch: int = 32  # examples per step; all of them where the client has fewer
+    optimiser: str = SGD  # or a class of torch.optim by name, in any case; its state starts anew each round
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.epochs < 0:
+            raise ValueError(
+                f"steps = {self.steps} and batch = {self.batch} must be at least 1, epochs = {self.epochs} 0"
+            )
+        if not self.rate > 0:
+            raise ValueError(f"rate = {self.rate} is not above 0")
+        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"momentum = {self.momentum} must be in [0, 1), weight_decay = {self.weight_decay} at least 0"
+            )
+        if self.optimiser.lower() not in known_optimisers():
+            raise ValueError(
+                f"optimiser {self.optimiser!r} is unknown{nearest(self.optimiser.lower(), known_optimisers())}"
+            )
+
+    def steps_of(self, examples: int) -> int:
+        """Local steps of a client with that many examples."""
+        return self.epochs * -(-examples // self.batch) if self.epochs else self.steps
+
+
+def known_optimisers() -> dict[str, type[torch.optim.Optimizer]]:
+    """The classes of torch.optim under their names in lower case, but those that need a closure."""
+    kinds = [kind for kind in vars(torch.optim).values() if isinstance(kind, type)]
+    unfit = (torch.optim.Optimizer, torch.optim.LBFGS)
+    return {
+        kind.__name__.lower(): kind for kind in kinds if issubclass(kind, torch.optim.Optimizer) and kind not in unfit
+    }
+
+
+class Stepper:
+    """One round's optimiser: a call takes a step along ``flat.gradient``. Raises ConfigError for options it lacks."""
+
+    def __init__(self, options: LocalOptions, flat: FlatModel) -> None:
+        self._options = options
+        self._flat = flat
+        self._velocity = torch.zeros_like(flat.vector) if options.momentum else None
+        plain = options.optimiser.lower() == SGD  # on the flat vector: no cost per tensor
+        self._torch = None if plain else _torch_optimiser(options, flat)
+
+    def __call__(self) -> None:
+        """``x <- x - rate v`` with ``v <- momentum v + gradient + weight_decay x``, or torch's step."""
+        if self._torch is not None:
+            self._torch.step()
+            return
+        direction = self._flat.gradient
+        if self._options.weight_decay:
+            direction.add_(self._flat.vector, alpha=self._options.weight_decay)
+        if self._velocity is not None:
+            direction = self._velocity.mul_(self._options.momentum).add_(direction)
+        self._flat.vector.sub_(direction, alpha=self._options.rate)
+
+
+def _torch_optimiser(options: LocalOptions, flat: FlatModel) -> torch.optim.Optimizer:
+    kind: Any = known_optimisers()[options.optimiser.lower()]
+    given = {"momentum": options.momentum, "weight_decay": options.weight_decay}
+    try:
+        optimiser: torch.optim.Optimizer = kind(
+            flat.parameters, lr=options.rate, **{name: value for name, value in given.items() if value}
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"local.optimiser = {options.optimiser!r} does not take these options: {error}") from None
+    return optimiser

@@ -1,0 +1,90 @@
+"""The digits that come with scikit-learn: a first run that downloads nothing."""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from client.partition import Scheme
+from client.tasks.base import Examples, Task
+from client.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from client.tasks.examples import TensorExamples
+from thinwire.random import Key
+
+PIXELS, CLASSES, LEVELS = 64, 10, 16
+
+
+@dataclass(frozen=True)
+class Digits(Task):
+    """1,797 handwritten digits of 8x8 pixels and a multilayer perceptron."""
+
+    name: ClassVar[str] = "digits"
+    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
+    dropout: float = 0.0  # share of hidden units dropped, in [0, 1)
+    partition: Literal["dirichlet", "iid", "shards", "all"] = "dirichlet"
+    alpha: float = 0.3  # of dirichlet: concentration, small is uneven
+    shards: int = 2  # of shards: pieces per client
+    minimum: int = 1  # examples that every client has at least
+    test_fraction: float = 0.2  # held out for the server
+    client_test_fraction: float = 0.0  # held out of each client's own share, for evaluation on the clients
+
+    def __post_init__(self) -> None:
+        check_fractions(dropout=self.dropout, client_test_fraction=self.client_test_fraction)
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction = {self.test_fraction} is not in (0, 1)")
+        if min(self.hidden, default=1) < 1:
+            raise ValueError(f"hidden = {self.hidden} has a width below 1")
+        self._scheme  # noqa: B018  checks alpha, shards and minimum
+
+    def model(self) -> nn.Module:
+        """Linear layers with ReLU between them."""
+        widths = (PIXELS, *self.hidden)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Dropout(self.dropout)] if self.dropout else []
+        return nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
+
+    def train_examples(self, partition: int, partitions: int, seed: int) -> Examples:
+        """A client's share; images float32 in [0, 1] of shape (n, 64), labels int64."""
+        return self._own(partition, partitions, seed)[0]
+
+    def test_examples(self) -> Examples:
+        """The server's held-out share, the same in every run."""
+        return self._split()[1]
+
+    def client_test_examples(self, partition: int, partitions: int, seed: int) -> Examples | None:
+        """The client's own held-out share; None when ``client_test_fraction`` is 0."""
+        return self._own(partition, partitions, seed)[1]
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Mean cross-entropy."""
+        return cross_entropy(model, batch)
+
+    def evaluate(self, model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
+        """Loss and accuracy."""
+        return evaluate_classifier(model, examples, device)
+
+    @property
+    def _scheme(self) -> Scheme:
+        return Scheme(self.partition, self.alpha, self.shards, self.minimum)
+
+    def _split(self) -> tuple[TensorExamples, TensorExamples]:
+        return hold_out(_all_digits(), self.test_fraction, Key(0, "digits/test"))
+
+    def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
+        own = share(self._split()[0], self._scheme, partition, partitions, seed)
+        if not self.client_test_fraction:
+            return own, None
+        return hold_out(own, self.client_test_fraction, Key(seed, "digits/client test", client=partition))
+
+
+@cache
+def _all_digits() -> TensorExamples:
+    from sklearn.datasets import load_digits  # a second of import that other tasks should not pay
+
+    images, labels = load_digits(return_X_y=True)
+    return TensorExamples(torch.tensor(images, dtype=torch.float32) / LEVELS, torch.tensor(labels, dtype=torch.int64))

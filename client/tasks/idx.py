@@ -1,0 +1,121 @@
+"""Images in IDX files (MNIST, Fashion-MNIST, EMNIST) and a small convolutional network."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from client.partition import Scheme
+from client.tasks.base import Examples, Task
+from client.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from client.tasks.examples import TensorExamples
+from client.tasks.idx_files import find_pairs, read_pair
+from thinwire.errors import ConfigError
+from thinwire.random import Key
+
+TEST_SETS = ("t10k", "test")
+
+
+@dataclass(frozen=True)
+class IdxImages(Task):
+    """Images and labels from a folder of IDX files, and two convolutions with a linear layer."""
+
+    name: ClassVar[str] = "idx"
+    path: str  # the folder; train-* and t10k-* (or test-*) files, or one set that is split by a fixed key
+    size: tuple[int, int] = (28, 28)  # height and width of the images
+    classes: int = 10  # labels are 0 to classes - 1
+    channels: tuple[int, int] = (16, 32)  # of the two convolutions
+    norm: Literal["none", "batch"] = "none"  # normalisation after each convolution; batch has buffers
+    partition: Literal["dirichlet", "iid", "shards", "all"] = "dirichlet"
+    alpha: float = 0.3  # of dirichlet: concentration, small is uneven
+    shards: int = 2  # of shards: pieces per client
+    minimum: int = 1  # examples that every client has at least
+    test_fraction: float = 0.2  # held out for the server where the folder has one set only
+    client_test_fraction: float = 0.0  # held out of each client's own share, for evaluation on the clients
+
+    def __post_init__(self) -> None:
+        check_fractions(client_test_fraction=self.client_test_fraction)
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction = {self.test_fraction} is not in (0, 1)")
+        if min(self.size) < 4:
+            raise ValueError(f"size = {self.size}: two halvings need at least 4 pixels each way")
+        if not 2 <= self.classes <= 256 or min(self.channels) < 1:
+            raise ValueError(f"classes = {self.classes} must be in 2 to 256, channels = {self.channels} at least 1")
+        self._scheme  # noqa: B018  checks alpha, shards and minimum
+
+    def model(self) -> nn.Module:
+        """Convolution, normalisation, ReLU and halving, twice; then a linear layer."""
+        layers: list[nn.Module] = [nn.Unflatten(1, (1, self.size[0]))]  # (n, height, width) -> (n, 1, height, width)
+        inputs = 1
+        for outputs in self.channels:
+            layers.append(nn.Conv2d(inputs, outputs, 3, padding=1))
+            layers += [nn.BatchNorm2d(outputs)] if self.norm == "batch" else []
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+            inputs = outputs
+        pixels = (self.size[0] // 4) * (self.size[1] // 4)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * pixels, self.classes))
+
+    def train_examples(self, partition: int, partitions: int, seed: int) -> Examples:
+        """A client's share; images uint8 of shape (n, height, width), labels int64."""
+        return self._own(partition, partitions, seed)[0]
+
+    def test_examples(self) -> Examples:
+        """The test set, or the held-out share of the only set."""
+        return self._sets()[1]
+
+    def client_test_examples(self, partition: int, partitions: int, seed: int) -> Examples | None:
+        """The client's own held-out share; None when ``client_test_fraction`` is 0."""
+        return self._own(partition, partitions, seed)[1]
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Mean cross-entropy."""
+        return cross_entropy(model, batch)
+
+    def evaluate(self, model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
+        """Loss and accuracy."""
+        return evaluate_classifier(model, examples, device)
+
+    @property
+    def _scheme(self) -> Scheme:
+        return Scheme(self.partition, self.alpha, self.shards, self.minimum)
+
+    def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
+        own = share(self._sets()[0], self._scheme, partition, partitions, seed)
+        if not self.client_test_fraction:
+            return own, None
+        return hold_out(own, self.client_test_fraction, Key(seed, "idx/client test", client=partition))
+
+    def _sets(self) -> tuple[TensorExamples, TensorExamples]:
+        """(train, test), checked against ``size`` and ``classes``."""
+        folder = Path(self.path).expanduser().absolute()
+        sets = _read_folder(folder, self.test_fraction)
+        for examples in sets:
+            images, labels = examples.tensors
+            if tuple(images.shape[1:]) != self.size:
+                raise ConfigError(
+                    f"{folder} holds images of {tuple(images.shape[1:])} pixels; task.size is {self.size}"
+                )
+            if int(labels.max()) >= self.classes:
+                raise ConfigError(f"{folder} holds label {int(labels.max())}; task.classes is {self.classes}")
+        return sets
+
+
+@lru_cache(maxsize=4)
+def _read_folder(folder: Path, test_fraction: float) -> tuple[TensorExamples, TensorExamples]:
+    pairs = find_pairs(folder)
+    if len(pairs) == 1:
+        return hold_out(_examples(*pairs.values()), test_fraction, Key(0, "idx/test"))
+    test = next((name for name in TEST_SETS if name in pairs), None)
+    if "train" not in pairs or test is None:
+        raise ConfigError(
+            f"{folder} holds the sets {', '.join(sorted(pairs))}; expected train and t10k (or test), or one set"
+        )
+    return _examples(pairs["train"]), _examples(pairs[test])
+
+
+def _examples(pair: tuple[Path, Path]) -> TensorExamples:
+    images, labels = read_pair(pair)
+    return TensorExamples(torch.from_numpy(images), torch.from_numpy(labels).to(torch.int64))
