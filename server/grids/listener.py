@@ -76,7 +76,7 @@ class Listener:
             await server.start()
         except Exception as error:  # whatever it is, the thread that waits must hear of it
             await server.stop(None)
-            bound.set_exception(error)
+            bound.set_exception(error.with_traceback(None))  # whose frames would keep the server and its thread alive
             return
         bound.set_result(port)
         await self._stop.wait()
@@ -89,12 +89,12 @@ class Listener:
         address = f"{host}:{self._port}"
         try:
             if self._credentials is None:
-                port: int = server.add_insecure_port(address)
-            else:
-                port = server.add_secure_port(address, self._credentials)
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, self._credentials))
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {address}: the port is taken or is not ours ({error})") from None
-        return port
+            reason = str(error)
+        pair = "" if self._credentials is None else ", or certificate and key are no pair in PEM"
+        raise ConfigError(f"cannot listen on {address}: the port is taken, the address is not ours{pair} ({reason})")
 
 
 def _channel_options(chunk_bytes: int, keepalive_seconds: float) -> list[tuple[str, int]]:

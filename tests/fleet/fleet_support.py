@@ -109,7 +109,7 @@ def clients(
 
 
 class Proxy:
-    """A TCP proxy on loopback that can cut all its connections, and counts the bytes towards the server."""
+    """A TCP proxy on loopback that can cut all its connections, and counts their bytes."""
 
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)
@@ -117,7 +117,9 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.to_client_bytes = 0
+        self.to_server_bytes = 0
         self.cut_after_bytes: int | None = None  # towards the client, then cut
+        self.cut_after_reply_bytes: int | None = None  # towards the server, then cut
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -159,12 +161,9 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, towards_client: bool) -> None:
         try:
             while data := source.recv(1 << 16):
-                if towards_client:
-                    self.to_client_bytes += len(data)
-                    if self.cut_after_bytes is not None and self.to_client_bytes > self.cut_after_bytes:
-                        self.cut_after_bytes = None
-                        self.cut()
-                        return
+                if self._counts_out(len(data), towards_client):
+                    self.cut()
+                    return
                 sink.sendall(data)
         except OSError:
             return
@@ -172,6 +171,20 @@ class Proxy:
             for one in (source, sink):
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
+
+    def _counts_out(self, count: int, towards_client: bool) -> bool:
+        """Count bytes; whether the wire is to be cut now."""
+        if towards_client:
+            self.to_client_bytes += count
+            if self.cut_after_bytes is None or self.to_client_bytes <= self.cut_after_bytes:
+                return False
+            self.cut_after_bytes = None
+        else:
+            self.to_server_bytes += count
+            if self.cut_after_reply_bytes is None or self.to_server_bytes <= self.cut_after_reply_bytes:
+                return False
+            self.cut_after_reply_bytes = None
+        return True
 
 
 @contextlib.contextmanager
@@ -256,4 +269,4 @@ def thread_names() -> set[str]:
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.name.startswith(("pytest", "execnet")):
             thread.join(max(0.0, min(2.0, deadline - time.monotonic())))
-    return {thread.name for thread in threading.enumerate()}
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith(("pytest", "execnet"))}
