@@ -100,15 +100,17 @@ def _round_bf16(scaled: NDArray[Any], exponent: int, dtype: str, key: Key | None
     """Values below 2 in magnitude on the grid of bfloat16; clamped where rounding up would leave the dtype."""
     drop = 16 if dtype == "float32" else 45
     kind: Any = np.uint32 if dtype == "float32" else np.uint64
-    bits: NDArray[Any] = scaled.view(kind)
+    words: NDArray[Any] = scaled.view(kind)
     if key is None:
-        added: NDArray[Any] = kind((1 << (drop - 1)) - 1) + ((bits >> kind(drop)) & kind(1))  # ties to even
+        added: NDArray[Any] = kind((1 << (drop - 1)) - 1) + ((words >> kind(drop)) & kind(1))  # ties to even
     else:
-        words = noise(key, len(scaled)).astype(kind)
-        added = words >> kind(16) if drop == 16 else (words << kind(13)) | kind(1 << 12)
-    rounded: NDArray[Any] = (((bits + added) >> kind(drop)) << kind(drop)).view(dtype)
+        random = noise(key, len(scaled)).astype(kind)
+        added = random >> kind(16) if drop == 16 else (random << kind(13)) | kind(1 << 12)
+    rounded: NDArray[Any] = (((words + added) >> kind(drop)) << kind(drop)).view(dtype)
     most = MOST_BF16 if exponent >= np.finfo(dtype).maxexp else 2.0
-    return np.asarray(np.clip(rounded, -most, most), dtype=np.float32)
+    narrow = np.clip(rounded, -most, most).astype(np.float32)
+    bits = narrow.view(np.uint32) & np.uint32(0xFFFF0000)  # off the grid only below 2^-126 of the largest
+    return np.asarray(bits.view(np.float32))
 
 
 def _bf16_planes(rounded: NDArray[np.float32]) -> NDArray[np.uint8]:

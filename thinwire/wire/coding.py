@@ -21,6 +21,7 @@ BLOCK = 1 << 18
 """Symbols coded on their own, so that threads share a long stream; part of the format."""
 
 RAW, CONSTANT, ZSTD, ANS = range(4)
+SEAL = 0x54574952  # under the ANS words, where a decoder of the right symbols finds it again
 
 
 def pack_symbols(rows: Sequence[Bytes]) -> bytes:
@@ -77,7 +78,7 @@ def _pack_block(symbols: Bytes) -> tuple[int, bytes]:
     if bits > 7.9:
         return RAW, symbols.tobytes()
     coder, data = ZSTD, _compressor().compress(np.ascontiguousarray(symbols).data)
-    if bits * len(symbols) / 8 + 2 * int(np.ptp(symbols)) < 0.98 * len(data):
+    if bits * len(symbols) / 8 + 16 < 0.98 * len(data):
         packed = _pack_ans(symbols)
         coder, data = (ANS, packed) if len(packed) < 0.98 * len(data) else (coder, data)
     return (coder, data) if len(data) < len(symbols) else (RAW, symbols.tobytes())
@@ -114,32 +115,34 @@ def _unpack_zstd(data: bytes, count: int) -> Bytes:
 
 
 def _pack_ans(symbols: Bytes) -> bytes:
-    """ANS words after the lowest symbol, the number of symbols less one and their frequencies (uint16)."""
-    low = int(symbols.min())
-    counts = np.bincount(symbols)[low:]
-    frequencies = np.maximum(np.rint(counts * (65_535.0 / counts.max())), counts > 0).astype("<u2")
-    coder = constriction.stream.stack.AnsCoder()
-    coder.encode_reverse((symbols - np.uint8(low)).astype(np.int32), _model(frequencies))
+    """The number of distinct symbols less one, those symbols, their frequencies (uint16), the words (uint32)."""
+    counts = np.bincount(symbols, minlength=256)
+    alphabet = np.flatnonzero(counts).astype(np.uint8)
+    places = np.zeros(256, np.int32)
+    places[alphabet] = np.arange(len(alphabet))
+    frequencies = np.maximum(np.rint(counts[alphabet] * (65_535.0 / counts.max())), 1).astype("<u2")
+    coder = constriction.stream.stack.AnsCoder(np.array([SEAL], np.uint32))
+    coder.encode_reverse(places[symbols], _model(frequencies))
     words: bytes = coder.get_compressed().astype("<u4").tobytes()
-    table: bytes = frequencies.tobytes()
-    return bytes((low, len(frequencies) - 1)) + table + words
+    table: bytes = alphabet.tobytes() + frequencies.tobytes()
+    return bytes((len(alphabet) - 1,)) + table + words
 
 
 def _unpack_ans(data: bytes, count: int) -> Bytes:
-    """``count`` symbols; the table must be one that an encoder writes and the words must be used up."""
-    _require(len(data) >= 2 and data[1] > 0 and data[0] + data[1] < 256, "malformed ANS table")
-    head = 2 + 2 * (data[1] + 1)
-    _require(len(data) >= head and (len(data) - head) % 4 == 0, f"ANS block of {len(data)} bytes")
-    frequencies = np.frombuffer(data, "<u2", data[1] + 1, 2)
-    _require(bool(frequencies[0] and frequencies[-1]) and int(frequencies.max()) == 65_535, "malformed ANS table")
+    """``count`` symbols; the table must be one that an encoder writes, and exactly the seal be left of the words."""
+    size = data[0] + 1 if data else 0
+    head = 1 + 3 * size
+    _require(size > 1 and len(data) >= head and (len(data) - head) % 4 == 0, f"ANS block of {len(data)} bytes")
+    alphabet, frequencies = np.frombuffer(data, np.uint8, size, 1), np.frombuffer(data, "<u2", size, 1 + size)
+    _require(bool((alphabet[1:] > alphabet[:-1]).all()), "ANS table out of order")
+    _require(int(frequencies.min()) > 0 and int(frequencies.max()) == 65_535, "ANS table that is not normalised")
     try:
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(data, "<u4", offset=head).astype(np.uint32))
         symbols = coder.decode(_model(frequencies), count)
     except ValueError as error:
         raise WireError(f"malformed ANS block: {error}") from None
-    _require(coder.is_empty(), "ANS block with words left over")
-    _require(bool(frequencies[symbols].all()), "ANS block with a symbol that its table lacks")
-    return np.asarray(symbols + data[0], dtype=np.uint8)
+    _require(coder.get_compressed().tolist() == [SEAL], f"ANS block that does not hold {count} symbols")
+    return np.asarray(alphabet[symbols])
 
 
 def _model(frequencies: NDArray[np.uint16]) -> constriction.stream.model.Categorical:

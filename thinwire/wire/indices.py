@@ -85,18 +85,26 @@ def _unpack_rice(data: bytes, count: int, limit: int) -> NDArray[np.uint32]:
 
 
 def _unpack_pcodec(data: bytes, count: int) -> NDArray[np.uint32]:
-    """Exactly ``count`` gaps; pcodec itself does not verify its input and may even panic on it."""
+    """Exactly ``count`` gaps, and no byte that could be left out: pcodec itself ignores what follows its end."""
+    gaps = _decompress(data, count)
+    _require(gaps is not None, f"pcodec stream that is not {count} indices")
+    _require(_decompress(data[:-1], count) is None, "pcodec stream with bytes left over")
+    assert gaps is not None
+    return gaps
+
+
+def _decompress(data: bytes, count: int) -> NDArray[np.uint32] | None:
+    """What pcodec makes of a stream of ``count`` numbers; None if it fails, even by a panic, or finds another count."""
     gaps = np.empty(count + 1, np.uint32)  # one more than expected, to notice a stream that is too long
     try:
         progress = standalone.simple_decompress_into(data, gaps)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise WireError(f"malformed pcodec stream: {error}") from None
+    except (RuntimeError, TypeError, ValueError):
+        return None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # pyo3's, which no module exports
             raise
-        raise WireError("malformed pcodec stream") from None
-    _require(progress.n_processed == count and progress.finished, f"pcodec stream that is not {count} indices")
-    return gaps[:count]
+        return None
+    return gaps[:count] if progress.n_processed == count and progress.finished else None
 
 
 def _require(condition: bool, message: str) -> None:

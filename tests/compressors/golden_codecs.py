@@ -1,0 +1,86 @@
+"""Golden payloads: ``python tests/compressors/golden_codecs.py`` rewrites tests/golden/codecs.json.
+
+Do so only with a change of the format that is meant, and say so in the changelog: old checkpoints and peers break.
+"""
+
+import hashlib
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressors import Compressor, Encoded, Payload, registry
+from thinwire.layout import Entry, Layout
+from thinwire.random import Key, noise
+
+FILE = Path(__file__).parent.parent / "golden" / "codecs.json"
+LAYOUT = Layout((Entry("weight", (40, 40)), Entry("bias", (50,)), Entry("head", (40, 8)), Entry("scale", ())))
+KEY = Key(2024, "golden", round=5, client=1, direction="up")
+LIBRARIES = ("zstandard", "pcodec", "constriction")
+
+
+def vector(dtype: torch.dtype) -> Tensor:
+    """Cubes of uniforms: heavy-tailed, and by integers and products only, so the same everywhere."""
+    words = noise(Key(1, "golden vector"), LAYOUT.numel).view(np.int32).astype(np.float64) * 2.0**-31
+    return torch.from_numpy(words * words * words).to(dtype)
+
+
+def digest(decoded: Tensor) -> str:
+    """What the decoded bytes are compared by."""
+    return hashlib.blake2b(decoded.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def cases() -> list[tuple[str, Compressor, torch.dtype]]:
+    """Every example of every compressor in both dtypes, by name."""
+    examples = [example for name in sorted(registry()) for example in registry()[name].examples()]
+    return [
+        (f"{example!r} {dtype}", example, dtype) for example in examples for dtype in (torch.float32, torch.float64)
+    ]
+
+
+def record(encoded: Encoded) -> dict[str, object]:
+    """A payload and its decoded digest as JSON."""
+    payload = encoded.payload
+    streams = [stream.hex() for stream in payload.streams]
+    shown = {"codec": payload.codec, "dtype": payload.dtype, "parameters": payload.parameters.hex()}
+    return {**shown, "streams": streams, "decoded": digest(encoded.decoded)}
+
+
+def golden() -> dict[str, dict[str, object]]:
+    """The recorded payloads by case."""
+    return json.loads(FILE.read_text())["payloads"]
+
+
+def payload_of(entry: dict) -> Payload:
+    """The payload of a record."""
+    streams = tuple(bytes.fromhex(stream) for stream in entry["streams"])
+    return Payload(entry["codec"], entry["dtype"], bytes.fromhex(entry["parameters"]), streams)
+
+
+def decoded_digests() -> dict[str, str]:
+    """What this machine decodes from the recorded payloads."""
+    found = {}
+    for name, entry in golden().items():
+        payload = payload_of(entry)
+        kind = registry()[payload.codec.partition(".")[0]]
+        found[name] = digest(kind.decode(payload, LAYOUT, KEY))
+    return found
+
+
+def write() -> None:
+    """Record anew."""
+    payloads = {name: record(c.encode(vector(dtype), LAYOUT, KEY)) for name, c, dtype in cases()}
+    FILE.parent.mkdir(exist_ok=True)
+    libraries = {name: version(name) for name in LIBRARIES}
+    FILE.write_text(json.dumps({"libraries": libraries, "payloads": payloads}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["decode"]:
+        print(json.dumps(decoded_digests()))
+    else:
+        write()
