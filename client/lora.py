@@ -16,7 +16,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, base.in_features).to(base.weight) / rank**0.5)
+        self.down = nn.Parameter(torch.randn(rank, base.in_features).to(base.weight) / base.in_features**0.5)
         self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.scale = alpha / rank
 

@@ -28,7 +28,7 @@ class Scheme:
     kind: Kind = "iid"
     alpha: float = 0.3  # concentration, above 0; small is uneven
     shards: int = 2  # pieces per client
-    minimum: int = 1  # examples that every client has at least; the largest shares give
+    minimum: int = 1  # examples that every client has at least; the largest shares give, but not those by natural id
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
@@ -63,10 +63,10 @@ def _divide(scheme: Scheme, groups: bytes, partitions: int, seed: int) -> tuple[
     if scheme.kind == "iid":
         shares = list(np.array_split(permutation(key, len(values)), partitions))
     elif scheme.kind == "natural":
-        shares = _natural(values, partitions)
+        shares = _natural(values, partitions, scheme.minimum)
     else:
         shares = _borrowed(scheme, values, partitions, key)
-    if scheme.kind != "natural":  # moving an example to another owner would defeat the purpose
+    if scheme.kind != "natural":  # an example must not move to another owner
         _top_up(shares, scheme.minimum)
     return tuple(_sealed(share) for share in shares)
 
@@ -77,11 +77,15 @@ def _sealed(indices: NDArray[Any]) -> Indices:
     return own
 
 
-def _natural(ids: Indices, partitions: int) -> list[Indices]:
+def _natural(ids: Indices, partitions: int, minimum: int) -> list[Indices]:
     unique, position = np.unique(ids, return_inverse=True)
     if len(unique) < partitions:
         raise ConfigError(f"the data have {len(unique)} natural ids, too few for {partitions} clients")
-    return [np.flatnonzero(position % partitions == client) for client in range(partitions)]
+    shares = [np.flatnonzero(position % partitions == client) for client in range(partitions)]
+    smallest = min(len(share) for share in shares)
+    if smallest < minimum:
+        raise ConfigError(f"a client by natural id has {smallest} examples, fewer than the minimum of {minimum}")
+    return shares
 
 
 def _borrowed(scheme: Scheme, labels: Indices, partitions: int, key: Key) -> list[Indices]:
