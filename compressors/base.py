@@ -70,7 +70,10 @@ class Compressor(ABC):
 
     @property
     def codecs(self) -> frozenset[str]:
-        """The codec names that its payloads may carry; a receiver refuses any other."""
+        """The codec names that its payloads may carry; a receiver refuses any other.
+
+        A compressor around another names both, "scaled.natural": the part before the first dot finds the decoder.
+        """
         return frozenset({self.name})
 
     @classmethod
@@ -95,13 +98,13 @@ class Compressor(ABC):
         """
 
 
-class NonFinite(ConfigError):
+class NonFinite(ConfigError):  # noqa: N818  a condition of the input, named like one
     """A vector to be compressed holds NaN or infinity; the client declines the round and keeps its state."""
 
 
 def check_input(x: Tensor, layout: Layout) -> None:
     """Refuse vectors of a wrong shape or dtype (our own bug) and non-finite ones (NonFinite, naming the tensor)."""
-    assert x.dim() == 1 and x.numel() == layout.numel, f"vector of {x.numel()} for a layout of {layout.numel}"
+    assert x.shape == (layout.numel,), f"vector of shape {tuple(x.shape)} for a layout of {layout.numel}"
     assert x.dtype in DTYPE_NAMES, f"dtype {x.dtype}"
     if x.numel() and not bool(torch.isfinite(x.sum())):  # one cheap pass; a sum may also overflow, so look closer
         finite = torch.isfinite(x)

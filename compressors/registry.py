@@ -66,6 +66,6 @@ def decode(payload: Payload, expectation: Expectation, key: Key, device: torch.d
     if payload.size > expectation.most_bytes:
         raise WireError(f"payload of {payload.size} bytes; at most {expectation.most_bytes} are allowed here")
     vector = find(payload.codec.partition(".")[0]).decode(payload, expectation.layout, key, device)
-    if not bool(torch.isfinite(vector).all()):
+    if not bool(torch.isfinite(vector.sum())) and not bool(torch.isfinite(vector).all()):  # the sum is far cheaper
         raise WireError(f"codec {payload.codec!r} decoded to a non-finite value")
     return vector
