@@ -1,14 +1,19 @@
-"""A model whose trainable parameters are views of one flat vector, and their gradients views of another."""
+"""A task's model whose trainable parameters are views of one flat vector, and their gradients views of another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from client.device import reproducible, seeded
+from client.local import LocalOptions
+from client.tasks.base import Task
 from strategies.buffers import Buffers
 from thinwire import state
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
+from thinwire.random import Key
 
 
 class FlatModel:
@@ -96,13 +101,62 @@ class FlatModel:
             parameter.data.copy_(tensors[name])
 
 
-def frozen_digest(module: nn.Module, layout: Layout) -> bytes:
-    """Sixteen bytes over the values of the parameters that the layout does not train; empty when it trains all."""
-    values = frozen_parameters(module, layout)
-    return state.digest(tuple(values.values())) if values else b""
+class TorchModel:
+    """A task's model at work, warm; the oracles of one process share it, one call at a time.
 
+    Takes the module over. Raises ConfigError when the layout is not of this module.
+    """
 
-def frozen_parameters(module: nn.Module, layout: Layout) -> dict[str, Tensor]:
-    """The values of the parameters that the layout does not train, in the module's order."""
-    trained = {entry.name for entry in layout.entries}
-    return {name: parameter.detach() for name, parameter in module.named_parameters() if name not in trained}
+    def __init__(
+        self,
+        task: Task,
+        module: nn.Module,
+        layout: Layout,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        options: LocalOptions | None = None,
+    ) -> None:
+        self.task = task
+        self.layout = layout
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.options = options if options is not None else LocalOptions()
+        self.flat = FlatModel(module, layout, dtype, self.device)
+        self._dropouts = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+
+    @property
+    def buffer_layout(self) -> Layout | None:
+        """The layout of the floating-point buffers; None when there are none."""
+        return self.flat.buffer_layout
+
+    def at(self, x: Tensor, buffers: Tensor | None = None) -> nn.Module:
+        """The module at x (and with these buffers), in evaluation mode; the next call of an oracle changes it."""
+        self.flat.load(x)
+        if buffers is not None:
+            self.flat.buffers = buffers
+        return self.flat.module.eval()
+
+    def frozen(self) -> dict[str, Tensor]:
+        """The parameters outside the layout, by name."""
+        return {name: parameter.detach() for name, parameter in self.flat.frozen.items()}
+
+    def load_frozen(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the parameters outside the layout. Raises ConfigError when names or shapes are not the model's."""
+        self.flat.load_frozen(tensors)
+
+    def frozen_digest(self) -> bytes:
+        """Sixteen bytes over the parameters outside the layout; empty when there are none."""
+        values = tuple(self.frozen().values())
+        return state.digest(values) if values else b""
+
+    @contextmanager
+    def training(self, x: Tensor, key: Key, dropout: bool) -> Iterator[FlatModel]:
+        """The model at x in training mode, its gradient zero, torch's generators seeded by the key."""
+        self.flat.load(x)
+        self.flat.module.train()
+        if not dropout:
+            for layer in self._dropouts:
+                layer.eval()
+        self.flat.gradient.zero_()
+        with seeded(key, self.device), reproducible(self.device), torch.enable_grad():
+            yield self.flat

@@ -61,23 +61,30 @@ def load_task(options: Mapping[str, Any], allowed: Collection[str] | None = None
 
 def trainable_patterns(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The ``trainable`` key of a ``[task]`` section: patterns of parameter names; empty when all are trained."""
-    patterns = options.get("trainable", ())
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ConfigError(f'task.trainable = {patterns!r} is not a list of name patterns such as ["head.*"]')
-    return tuple(patterns)
+    return _checked(options.get("trainable"))
 
 
-def trainable_layout(model: nn.Module, patterns: Collection[str] = ()) -> Layout:
+def trainable_layout(model: nn.Module, patterns: Collection[str] | None = None) -> Layout:
     """The layout that trains the parameters whose names match a pattern (``*``, ``?``, ``[...]``); all without any.
 
     Parameters without ``requires_grad`` stay frozen whatever the patterns say. Raises ConfigError for a pattern that
     matches no trainable parameter, and when nothing is left to train.
     """
+    patterns = _checked(patterns)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"task.trainable: no trainable parameter matches {pattern!r}{nearest(pattern, names)}")
     return Layout.of(model, (lambda name: any(fnmatchcase(name, p) for p in patterns)) if patterns else None)
+
+
+def _checked(patterns: Any) -> tuple[str, ...]:
+    """Patterns as a tuple. Raises ConfigError for anything but a list of texts."""
+    if patterns is None:
+        return ()
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ConfigError(f'task.trainable = {patterns!r} is not a list of name patterns such as ["head.*"]')
+    return tuple(patterns)
 
 
 def initial_model(task: Task, seed: int = 0) -> nn.Module:

@@ -24,24 +24,26 @@ TASK = Digits(hidden=(16,), partition="iid")
 def oracle_of(task=TASK, examples=None, trainable=(), dtype=F64, layout=None, **options):
     examples = task.train_examples(0, 10, 0) if examples is None else examples
     layout = layout or trainable_layout(task.model(), trainable)
-    return TorchOracle(task, examples, layout, dtype, CPU, LocalOptions(**options))
+    return TorchOracle.of(task, examples, layout, dtype, CPU, LocalOptions(**options))
 
 
 def point(oracle, seed=0):
-    model = initial_model(oracle.task, seed)
-    return oracle.layout.flatten(dict(model.named_parameters()), oracle.dtype)
+    model = initial_model(oracle.model.task, seed)
+    return oracle.model.layout.flatten(dict(model.named_parameters()), oracle.model.dtype)
 
 
 def plain_gradient(oracle, x, indices):
     """The gradient as anyone would write it: a fresh model, one loss, torch.autograd."""
-    model = oracle.task.model().to(oracle.dtype)
+    model = oracle.model.task.model().to(oracle.model.dtype)
     named = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in oracle.layout.unflatten(x).items():
+        for name, value in oracle.model.layout.unflatten(x).items():
             named[name].copy_(value)
     inputs, labels = oracle.examples.batch(torch.as_tensor(indices), CPU)
-    loss = oracle.task.loss(model, (inputs.to(oracle.dtype) if inputs.is_floating_point() else inputs, labels))
-    grads = torch.autograd.grad(loss, [named[e.name] for e in oracle.layout.entries])
+    loss = oracle.model.task.loss(
+        model, (inputs.to(oracle.model.dtype) if inputs.is_floating_point() else inputs, labels)
+    )
+    grads = torch.autograd.grad(loss, [named[e.name] for e in oracle.model.layout.entries])
     return torch.cat([g.reshape(-1) for g in grads])
 
 
@@ -54,7 +56,7 @@ def assert_close(a, b):
 
 def test_the_oracle_is_what_a_method_asks_for():
     oracle: Oracle = oracle_of()
-    assert oracle.full(point(oracle)).shape == (oracle.layout.numel,)
+    assert oracle.full(point(oracle)).shape == (oracle.model.layout.numel,)
 
 
 def test_full_is_the_gradient_of_the_mean_loss():
@@ -128,7 +130,7 @@ def test_one_step_over_all_examples_is_rate_times_the_gradient():
 
 def reference_local(oracle, x, make, steps, correction=0.0):
     """Steps of a torch optimiser on successive batches of the keyed order."""
-    options, total = oracle.options, len(oracle.examples)
+    options, total = oracle.model.options, len(oracle.examples)
     batches = []
     for number in range(steps):  # more passes than needed
         batches += torch.from_numpy(permutation(KEY.at(f"pass {number}"), total)).split(options.batch)
@@ -175,6 +177,17 @@ def test_epochs_pass_over_every_example_that_often():
     assert oracle.metrics["examples"] == 288
 
 
+def test_the_clients_of_one_process_share_a_model_and_answer_as_if_alone():
+    model = oracle_of().model
+    shared = [TorchOracle(model, TASK.train_examples(client, 10, 0)) for client in range(3)]
+    x = point(shared[0])
+    together = [oracle.local(x, KEY.at(client=client)).update for client, oracle in enumerate(shared)]
+    for client, oracle in enumerate(shared):
+        alone = oracle_of(examples=TASK.train_examples(client, 10, 0))
+        assert torch.equal(together[client], alone.local(x, KEY.at(client=client)).update)
+        assert oracle.metrics["train_loss"] == alone.metrics["train_loss"]
+
+
 def test_local_training_lowers_the_loss():
     oracle = oracle_of(epochs=20, rate=0.5, dtype=torch.float32)
     x = point(oracle)
@@ -190,7 +203,7 @@ def test_the_metrics_of_the_last_call_are_mean_loss_examples_and_seconds():
     x = point(oracle)
     oracle.full(x)
     inputs, labels = oracle.examples.tensors
-    loss = oracle.task.loss(oracle.model(x), (inputs.double(), labels))
+    loss = oracle.model.task.loss(oracle.model.at(x), (inputs.double(), labels))
     assert oracle.metrics["train_loss"] == pytest.approx(loss.item(), rel=1e-12)
     oracle.sample(x, KEY)
     assert oracle.metrics["examples"] == 30
@@ -246,7 +259,7 @@ def test_two_points_see_the_same_dropout_under_one_key():
 
 def test_full_does_not_drop_anything():
     dropped, plain = oracle_of(DROPPED), oracle_of(TASK)
-    numel = plain.layout.numel
+    numel = plain.model.layout.numel
     x = torch.linspace(-0.1, 0.1, numel, dtype=F64)
     assert torch.equal(dropped.full(x), plain.full(x))
     assert not torch.equal(dropped.sample(x, KEY), plain.sample(x, KEY))
@@ -265,7 +278,7 @@ def image_oracle(**options):
 
 def test_the_running_means_of_batch_norm_are_one_flat_tensor():
     oracle = image_oracle()
-    names = [entry.name for entry in oracle.buffer_layout.entries]
+    names = [entry.name for entry in oracle.model.buffer_layout.entries]
     assert names == ["2.running_mean", "2.running_var", "6.running_mean", "6.running_var"]
     assert oracle.buffers.tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 4 + [1.0] * 4
     oracle.local(point(oracle), KEY)
@@ -284,14 +297,14 @@ def test_buffers_that_are_set_are_those_that_work_starts_from():
     other.buffers = start
     assert torch.equal(oracle.local(x, KEY).update, other.local(x, KEY).update)
     assert torch.equal(oracle.buffers, other.buffers)
-    evaluated = oracle.model(x, start)
+    evaluated = oracle.model.at(x, start)
     assert not evaluated.training
     assert torch.equal(oracle.buffers, start)
 
 
 def test_a_model_without_buffers_has_no_layout_for_them_and_takes_none():
     oracle = oracle_of()
-    assert oracle.buffer_layout is None
+    assert oracle.model.buffer_layout is None
     assert oracle.buffers.shape == (0,)
     oracle.buffers = torch.empty(0)
     with pytest.raises(ConfigError, match="the model has 0 floats in its buffers"):
@@ -309,17 +322,17 @@ def test_convolutions_and_batch_norm_give_the_plain_gradient():
 
 def test_only_the_chosen_parameters_move():
     oracle = oracle_of(trainable=["2.*"])
-    assert oracle.layout.numel == 170
+    assert oracle.model.layout.numel == 170
     frozen = {"0.weight": torch.full((16, 64), 0.01), "0.bias": torch.full((16,), 0.2)}
-    before = oracle.frozen_digest()
-    oracle.load_frozen(frozen)
-    digest = oracle.frozen_digest()
+    before = oracle.model.frozen_digest()
+    oracle.model.load_frozen(frozen)
+    digest = oracle.model.frozen_digest()
     assert digest != before
     oracle.local(point(oracle), KEY)
-    assert oracle.frozen_digest() == digest
+    assert oracle.model.frozen_digest() == digest
     assert len(digest) == 16
-    assert torch.equal(oracle.model(point(oracle))[0].weight, frozen["0.weight"].double())
-    assert oracle_of().frozen_digest() == b""
+    assert torch.equal(oracle.model.at(point(oracle))[0].weight, frozen["0.weight"].double())
+    assert oracle_of().model.frozen_digest() == b""
 
 
 @pytest.mark.parametrize(
@@ -332,10 +345,10 @@ def test_only_the_chosen_parameters_move():
 )
 def test_frozen_parameters_that_do_not_fit_are_refused_and_nothing_changes(tensors, wrong):
     oracle = oracle_of(trainable=["2.*"])
-    before = oracle.frozen_digest()
+    before = oracle.model.frozen_digest()
     with pytest.raises(ConfigError, match=wrong):
-        oracle.load_frozen(tensors)
-    assert oracle.frozen_digest() == before
+        oracle.model.load_frozen(tensors)
+    assert oracle.model.frozen_digest() == before
 
 
 @dataclass(frozen=True)
@@ -347,19 +360,19 @@ class AdaptedDigits(Digits):
 def test_adapters_change_nothing_at_first_and_train_alone():
     task = AdaptedDigits(hidden=(16,), partition="iid")
     oracle = oracle_of(task, epochs=40, rate=0.03)
-    names = [entry.name for entry in oracle.layout.entries]
+    names = [entry.name for entry in oracle.model.layout.entries]
     assert names == ["0.down", "0.up", "2.down", "2.up"]
-    assert oracle.layout.numel == 2 * (64 + 16) + 2 * (16 + 10)
+    assert oracle.model.layout.numel == 2 * (64 + 16) + 2 * (16 + 10)
     x = point(oracle)
-    model = oracle.model(x)
+    model = oracle.model.at(x)
     inputs = oracle.examples.tensors[0].double()
     bare = nn.Sequential(model[0].base, model[1], model[2].base)
     assert torch.equal(model(inputs), bare(inputs))
     oracle.full(x)
-    before, digest = oracle.metrics["train_loss"], oracle.frozen_digest()
+    before, digest = oracle.metrics["train_loss"], oracle.model.frozen_digest()
     oracle.full(x - oracle.local(x, KEY).update)
     assert oracle.metrics["train_loss"] < 0.7 * before
-    assert oracle.frozen_digest() == digest
+    assert oracle.model.frozen_digest() == digest
 
 
 def test_adapters_for_no_layer_and_of_no_rank_are_refused():
@@ -400,11 +413,11 @@ def test_sparse_tied_and_idle_parameters_have_their_gradient():
     dense.embedding.sparse = False
     named = dict(dense.named_parameters())
     with torch.no_grad():
-        for name, value in oracle.layout.unflatten(x).items():
+        for name, value in oracle.model.layout.unflatten(x).items():
             named[name].copy_(value)
     task.loss(dense, examples.batch(torch.arange(40), CPU)).backward()
     named["idle"].grad = torch.zeros(3, dtype=F64)
-    expected = oracle.layout.flatten({name: parameter.grad for name, parameter in named.items()})
+    expected = oracle.model.layout.flatten({name: parameter.grad for name, parameter in named.items()})
     for _ in range(2):
         assert_close(oracle.full(x), expected)
     assert oracle.local(x, KEY).update.count_nonzero() > 100
@@ -463,14 +476,14 @@ def test_the_smallest_task_of_ones_own_learns_its_line():
     start = point(oracle)
     end = start - oracle.local(start, KEY).update
     torch.testing.assert_close(end, torch.tensor([3.0, -1.0], dtype=F64), rtol=1e-3, atol=1e-3)
-    assert task.evaluate(oracle.model(end), task.test_examples(), CPU)["loss"] < 1e-4
+    assert oracle.evaluate(end, None, task.test_examples())["loss"] < 1e-4
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_the_answers_agree_with_the_cpu_and_repeat():
     cpu = oracle_of(DROPPED)
-    cuda = TorchOracle(DROPPED, DROPPED.train_examples(0, 10, 0), cpu.layout, F64, "cuda:0", cpu.options)
+    cuda = TorchOracle.of(DROPPED, DROPPED.train_examples(0, 10, 0), cpu.model.layout, F64, "cuda:0", cpu.model.options)
     x = point(cpu)
     before = torch.cuda.get_rng_state()
     torch.testing.assert_close(cuda.full(x.cuda()).cpu(), cpu.full(x), rtol=1e-9, atol=1e-12)
