@@ -18,7 +18,7 @@ from client.worker import Worker
 from thinwire.errors import ConfigError
 from thinwire.flower import App, Scalar
 from thinwire.v1.fleet_pb2_grpc import FleetServiceStub
-from thinwire.wire.endpoint import check_plain, fault_of_identity, read
+from thinwire.wire.endpoint import WINDOW, check_plain, fault_of_identity, read
 from thinwire.wire.frames import FRAME_OVERHEAD_BYTES, MESSAGE_BYTES
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -165,6 +165,7 @@ def _channel_options(options: SessionOptions) -> list[tuple[str, Any]]:
     milliseconds = int(options.keepalive_seconds * 1_000)
     found: list[tuple[str, Any]] = [
         ("grpc.use_local_subchannel_pool", 1),
+        *WINDOW,
         ("grpc.max_receive_message_length", MOST_CHUNK_BYTES + FRAME_OVERHEAD_BYTES),
         ("grpc.max_send_message_length", MOST_CHUNK_BYTES + FRAME_OVERHEAD_BYTES),
         ("grpc.keepalive_time_ms", milliseconds),

@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 
 from server.grids.door import Door
 from server.grids.listener import Listener
-from server.grids.mailbox import Mailbox, Node
+from server.grids.mailbox import Mailbox
+from server.grids.nodes import Node
 from server.grids.streams import Events, Rules
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import NodeInfo, Run, enter_run, node_info, request

@@ -12,7 +12,7 @@ import grpc.aio
 from server.grids.door import Door
 from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
-from thinwire.wire.endpoint import host_and_port, read
+from thinwire.wire.endpoint import WINDOW, host_and_port, read
 from thinwire.wire.frames import FRAME_OVERHEAD_BYTES
 
 STOP_SECONDS = 5.0
@@ -101,6 +101,7 @@ def _channel_options(chunk_bytes: int, keepalive_seconds: float) -> list[tuple[s
     milliseconds = int(keepalive_seconds * 1_000)
     return [
         ("grpc.so_reuseport", 0),
+        *WINDOW,
         ("grpc.max_receive_message_length", chunk_bytes + FRAME_OVERHEAD_BYTES),
         ("grpc.max_send_message_length", chunk_bytes + FRAME_OVERHEAD_BYTES),
         ("grpc.keepalive_time_ms", milliseconds),

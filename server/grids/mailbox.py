@@ -5,10 +5,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 
-from flwr.app import Message, Metadata
+from flwr.app import Message
 
+from server.grids.nodes import Node, Request
 from thinwire.errors import RoundError
 from thinwire.flower import (
     MESSAGE_EXPIRED,
@@ -21,30 +21,6 @@ from thinwire.flower import (
 )
 from thinwire.wire.arrivals import Arrived
 from thinwire.wire.frames import Outgoing, outgoing
-
-
-@dataclass
-class Request:
-    """A message on its way, until its reply is pulled."""
-
-    message_id: str
-    asked: Metadata
-    outgoing: Outgoing | None  # None once it is answered: nobody needs it again
-    expires: float  # on time.monotonic
-    reply: Arrived | Message | None = None
-
-
-@dataclass
-class Node:
-    """One identity, as the server knows it. Byte counts are of chunks, without the carrier's framing."""
-
-    node: int
-    identity: str
-    connected: bool = False
-    rejected: str | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-    open: dict[str, Request] = field(default_factory=dict)  # unanswered, oldest first
 
 
 class Mailbox:

@@ -8,7 +8,8 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from server.grids.mailbox import Mailbox, Node
+from server.grids.mailbox import Mailbox
+from server.grids.nodes import Node
 from thinwire.errors import WireError
 from thinwire.v1.fleet_pb2 import ConnectResponse, Frame, Opened, Refused
 from thinwire.wire.arrivals import Assembler, Sequence

@@ -12,7 +12,7 @@ from thinwire.v1.fleet_pb2 import Frame, Header
 
 PROTOCOL = 1
 HEADER_BYTES = 4 << 20  # most bytes of a header: everything of a message but the data of its arrays
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10  # larger chunks cost the server memory per client and gain nothing
 MESSAGE_BYTES = 2 << 30
 MESSAGE_ID_BYTES = 64
 FRAME_OVERHEAD_BYTES = 1 << 10  # what a frame may add to its chunk on the wire
