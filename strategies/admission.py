@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import thinwire
-from strategies.roster import ClientRecord, Roster
+from strategies.roster import ClientRecord, Meter, Roster
 from strategies.transport import HELLO, MESSAGE, WELCOME, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
 from thinwire.wire.exchange import (
@@ -33,6 +33,7 @@ class Admission:
     on_event: Callable[[str, Mapping[str, Any]], None]
     names: dict[int, str] = field(default_factory=dict)  # node -> client, of those that said hello
     refused: set[int] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)  # client -> why it was refused
 
     def greet(self) -> None:
         """Ask the nodes that have not said who they are."""
@@ -56,14 +57,18 @@ class Admission:
                 )
             self.transport.pause(min(1.0, timeout_seconds))
 
-    def welcome(self, roster: Roster, records: Iterable[ClientRecord], incarnation: int = 0) -> None:
+    def welcome(
+        self, roster: Roster, records: Iterable[ClientRecord], incarnation: int = 0, meter: Meter | None = None
+    ) -> None:
         """Let clients in; those that do not fit are refused with the reason. Sets what they hold."""
         due = {record.node: record for record in records if record.node is not None and not record.welcomed}
         asks = [Ask(node, WELCOME, {MESSAGE: self._invitation(roster, record, incarnation)}) for node, record in due.items()]
+        counted = meter or Meter()
+        for record, ask in zip(due.values(), asks, strict=True):
+            counted.sent(record, ask.size)
         for answer in self._ask(asks):
             record = due[answer.node]
-            record.downlink_bytes += next(ask.size for ask in asks if ask.node == answer.node)
-            record.uplink_bytes += answer.size
+            counted.received(record, answer.size)
             self._hear(lambda heard, record=record: self._hear_welcome(heard, record), answer)
 
     def _invitation(self, roster: Roster, record: ClientRecord, incarnation: int) -> bytes:
@@ -120,7 +125,7 @@ class Admission:
     def refuse(self, node: int, reason: str) -> None:
         """End a node's part in the run, with one line that says why."""
         self.refused.add(node)
-        self.names.pop(node, None)
+        self.reasons[self.names.pop(node, str(node))] = reason
         self.on_event("refused", {"node": node, "detail": reason})
         self.transport.reject(node, reason)
 

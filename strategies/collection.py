@@ -1,36 +1,17 @@
 """One attempt at a round: ask the cohort, give clients what they lack, take their uplinks until the deadline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from compressors import Payload
 from strategies.admission import Admission
 from strategies.ledger import Ledger, Uplinks
-from strategies.roster import ClientRecord
+from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, MESSAGE, ROUND, UPLINK, Answer, Ask, Transport
 from thinwire.errors import WireError
 from thinwire.wire.exchange import REASONS, Reason, RoundReply, RoundRequest, digest, read
 from thinwire.wire.packet import unpack
 
 REPEATS = 3  # times a client is asked again within one attempt, for a snapshot or its mirror
-
-
-@dataclass
-class Meter:
-    """Bytes by client since the last look, as sent and received."""
-
-    up: dict[int, int] = field(default_factory=dict)
-    down: dict[int, int] = field(default_factory=dict)
-
-    def sent(self, client: ClientRecord, count: int) -> None:
-        """Downlink bytes to a client."""
-        client.downlink_bytes += count
-        self.down[client.index] = self.down.get(client.index, 0) + count
-
-    def received(self, client: ClientRecord, count: int) -> None:
-        """Uplink bytes from a client."""
-        client.uplink_bytes += count
-        self.up[client.index] = self.up.get(client.index, 0) + count
 
 
 class Collector:
@@ -84,7 +65,7 @@ class Collector:
             elif record.absent_since is None:
                 record.absent_since = now
         strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
-        self.admission.welcome(roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation)
+        self.admission.welcome(roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter)
 
     def base(self, record: ClientRecord) -> bytes:
         """How the client gets to the present version."""
@@ -170,7 +151,7 @@ class Collector:
         open_now = (ledger.run, ledger.incarnation, ledger.next_round, self._attempt, record.chain)
         if (reply.run, reply.incarnation, reply.round, reply.attempt, reply.chain) != open_now:
             return None
-        if reply.client != record.index:
+        if reply.client != record.index and reply.reason != Reason.Value("REASON_UNWELCOME"):
             raise WireError(f"client {record.name!r} answers for index {reply.client}; its own is {record.index}")
         return reply
 

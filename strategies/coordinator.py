@@ -8,9 +8,9 @@ decision is journalled before any message of the next round leaves.
 from dataclasses import dataclass, field
 
 from strategies.admission import Admission
-from strategies.collection import Collector, Meter
+from strategies.collection import Collector
 from strategies.ledger import Ledger
-from strategies.roster import ClientRecord
+from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
 from thinwire.wire.exchange import REASONS, EvaluateReply, EvaluateRequest, Reason, read

@@ -30,6 +30,24 @@ class ClientRecord:
 
 
 @dataclass
+class Meter:
+    """Bytes by client since the last look, as sent and received."""
+
+    up: dict[int, int] = field(default_factory=dict)
+    down: dict[int, int] = field(default_factory=dict)
+
+    def sent(self, client: ClientRecord, count: int) -> None:
+        """Downlink bytes to a client."""
+        client.downlink_bytes += count
+        self.down[client.index] = self.down.get(client.index, 0) + count
+
+    def received(self, client: ClientRecord, count: int) -> None:
+        """Uplink bytes from a client."""
+        client.uplink_bytes += count
+        self.up[client.index] = self.up.get(client.index, 0) + count
+
+
+@dataclass
 class Roster:
     """The clients in ascending index; frozen when the run starts."""
 

@@ -14,7 +14,7 @@ Options = dict[str, Any]
 class ParticipationConfig:
     """Who is asked each round."""
 
-    fraction: float = 1.0  # share of the roster asked per round, in (0, 1]
+    fraction: float = 0.5  # share of the roster asked per round, in (0, 1]
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:

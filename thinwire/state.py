@@ -72,7 +72,9 @@ def to(state: Any, device: torch.device | str) -> Any:
     if isinstance(state, tuple):
         return tuple(to(item, device) for item in state)
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return dataclasses.replace(state, **{f.name: to(getattr(state, f.name), device) for f in dataclasses.fields(state)})
+        return dataclasses.replace(
+            state, **{f.name: to(getattr(state, f.name), device) for f in dataclasses.fields(state)}
+        )
     return state
 
 
@@ -87,7 +89,9 @@ def describe(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, float):
         return {"float": value.hex()}
     if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
+        if len(value) <= 64:
+            return {"bytes": base64.b64encode(value).decode()}
+        return {"long-bytes": describe(torch.frombuffer(bytearray(value), dtype=torch.uint8), tensors)["tensor"]}
     if isinstance(value, tuple):
         return {"tuple": [describe(item, tensors) for item in value]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -132,6 +136,8 @@ def _rebuild(node: Any, tensors: dict[str, Tensor]) -> Any:
         return content
     if kind == "float":
         return float.fromhex(content)
+    if kind == "long-bytes":
+        return tensors[content].numpy().tobytes()
     if kind == "bytes":
         return base64.b64decode(content)
     if kind == "tuple":
@@ -143,7 +149,6 @@ def _rebuild(node: Any, tensors: dict[str, Tensor]) -> Any:
 def _state_class(path: str) -> Any:
     """The dataclass of that path; only modules that are loaded already, or lie in our own rooms, are looked at."""
     module, _, name = path.partition(":")
-
 
     if module not in sys.modules and module.split(".")[0] not in ROOMS:
         raise WireError(f"a state of class {path!r} is unknown here")

@@ -72,10 +72,10 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def question(request: RoundRequest) -> bytes:
-    """Sixteen bytes that identify what is asked: asked the same again, a client resends its answer."""
+def question(request: RoundRequest, history: bytes) -> bytes:
+    """Sixteen bytes that identify what is asked, on which replica: asked the same again, a client resends its answer."""
     parts = (request.run, request.incarnation, request.round, request.attempt, request.place, request.cohort)
-    return digest(repr((*parts, request.target_version, request.chain, request.personal)).encode())
+    return digest(repr((*parts, request.target_version, history, request.chain, request.personal)).encode())
 
 
 def chain_start(run: str, client: int, epoch: int) -> bytes:

@@ -1,0 +1,115 @@
+"""A client at its desk: hello, welcome, rounds and evaluations, as bytes in and bytes out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from client.participant import Participant, Shelf, hello, refuse
+from client.store import ClientStore
+from client.workplace import Places
+from strategies.transport import BASE, EVALUATE, HELLO, MESSAGE, ROUND, UPLINK, WELCOME
+from thinwire.errors import ThinwireError, WireError
+from thinwire.wire.exchange import (
+    PROTOCOL,
+    EvaluateReply,
+    EvaluateRequest,
+    HelloRequest,
+    Reason,
+    RoundReply,
+    RoundRequest,
+    WelcomeReply,
+    WelcomeRequest,
+    read,
+)
+
+OpenWorkshop = Callable[[str, int], Places]
+OpenStore = Callable[[str], ClientStore]
+MOST_REQUEST_BYTES = 1 << 34  # mirrors travel inside requests
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """The welcome that a client keeps, so that it goes on by itself after a restart."""
+
+    packed: bytes
+
+
+@dataclass
+class Desk:
+    """One client. ``workshop(configuration, clients)`` and ``store(run)`` open what it needs; both may be shared.
+
+    With ``warm`` false nothing is kept between messages but the workshop, for hosts that move a client between processes.
+    """
+
+    name: str
+    task: str
+    workshop: OpenWorkshop
+    store: OpenStore
+    shelf: Callable[[], Shelf] = Shelf
+    warm: bool = True
+    _seated: dict[str, Participant] = field(default_factory=dict)
+
+    def answer(self, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The reply to one message. Raises WireError when the server sent nonsense."""
+        message = parts.get(MESSAGE, b"")
+        if kind == HELLO:
+            return {MESSAGE: hello(read(HelloRequest, message), self.name, self.task).SerializeToString()}
+        if kind == WELCOME:
+            return {MESSAGE: self._welcome(read(WelcomeRequest, message, 1 << 21)).SerializeToString()}
+        if kind == ROUND:
+            return self._round(read(RoundRequest, message, MOST_REQUEST_BYTES), parts.get(BASE, b""))
+        if kind == EVALUATE:
+            return self._evaluate(read(EvaluateRequest, message), parts.get(BASE, b""))
+        raise WireError(f"unknown kind of message {kind!r}")
+
+    def _welcome(self, invitation: WelcomeRequest) -> WelcomeReply:
+        if invitation.protocol != PROTOCOL:
+            return WelcomeReply(refusal=f"the server speaks protocol {invitation.protocol}, this client {PROTOCOL}")
+        self._seated.clear()
+        try:
+            participant = self._seat(invitation)
+        except ThinwireError as error:
+            return refuse(error)
+        self.store(invitation.run).write("welcome", Invitation(invitation.SerializeToString()))
+        return participant.welcome()
+
+    def _round(self, request: RoundRequest, base: bytes) -> dict[str, bytes]:
+        participant = self._find(request.run)
+        if participant is None:
+            reply = RoundReply(
+                run=request.run,
+                incarnation=request.incarnation,
+                round=request.round,
+                attempt=request.attempt,
+                chain=request.chain,
+                reason=Reason.Value("REASON_UNWELCOME"),
+            )
+            return {MESSAGE: reply.SerializeToString(), UPLINK: b""}
+        answered = participant.answer(request, base)
+        return {MESSAGE: answered.reply.SerializeToString(), UPLINK: answered.uplink}
+
+    def _evaluate(self, request: EvaluateRequest, base: bytes) -> dict[str, bytes]:
+        participant = self._find(request.run)
+        if participant is None:
+            unwelcome = Reason.Value("REASON_UNWELCOME")
+            return {MESSAGE: EvaluateReply(run=request.run, round=request.round, reason=unwelcome).SerializeToString()}
+        return {MESSAGE: participant.evaluate(request, base).SerializeToString()}
+
+    def _find(self, run: str) -> Participant | None:
+        """The participant of a run; after a restart, from the welcome on its disk."""
+        if run in self._seated:
+            return self._seated[run]
+        kept = self.store(run).read("welcome")
+        if not isinstance(kept, Invitation):
+            return None
+        try:
+            return self._seat(WelcomeRequest.FromString(kept.packed))
+        except ThinwireError:
+            return None  # what fitted once does not any more; a new welcome will say why
+
+    def _seat(self, invitation: WelcomeRequest) -> Participant:
+        workshop = self.workshop(invitation.configuration, invitation.clients)
+        place = workshop.workplace(invitation.index)
+        participant = Participant(self.name, invitation, place, self.store(invitation.run), self.shelf())
+        if self.warm:
+            self._seated[invitation.run] = participant
+        return participant

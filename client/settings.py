@@ -1,0 +1,30 @@
+"""What a client's own file says: local things only. Everything about the run comes from the server."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from thinwire.config import build
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """The keys of client.toml."""
+
+    server: str = "127.0.0.1:8500"  # host:port
+    name: str = field(default_factory=socket.gethostname)  # stable across restarts, unique in the run
+    task: dict[str, Any] = field(default_factory=dict)  # a task's import path, data paths; over what the server says
+    state: str = ""  # folder for private state; default: ~/.thinwire/clients
+    device: str = "auto"  # auto, cpu, cuda, cuda:N
+    token: str = ""  # shared secret, when the server asks for one
+    ca: str = ""  # certificate that signed the server's
+    certificate: str = ""  # this client's, for mutual TLS
+    key: str = ""  # its private key
+    insecure: bool = False  # without TLS to an address that is not loopback
+    patience_seconds: float = 0.0  # give up when the server is away for longer; 0: never after the first contact
+
+
+def settings_of(options: Mapping[str, Any]) -> ClientSettings:
+    """Checked settings from nested options. Raises ConfigError naming the nearest key."""
+    return build(ClientSettings, options, "")

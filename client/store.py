@@ -1,0 +1,153 @@
+"""A client's state on its own disk (or in memory, in a simulation): committed, pending, replica, welcome."""
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from thinwire import state
+from thinwire.errors import ConfigError, WireError
+
+MAGIC = b"thinwire client state 1\n"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The private state after all applied uplinks, and the chain over them."""
+
+    chain: bytes
+    private: Any
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The private state after an uplink that is not decided yet, and all that is needed to send it again."""
+
+    chain: bytes  # after this uplink
+    private: Any
+    question: bytes  # digest of the request that it answers
+    uplink: bytes
+    metrics: tuple[tuple[str, float], ...]
+
+    def as_committed(self) -> Committed:
+        """What it becomes when the server has applied it."""
+        return Committed(self.chain, self.private)
+
+
+@dataclass(frozen=True)
+class Held:
+    """The replica at its version."""
+
+    version: int
+    history: bytes
+    incarnation: int
+    replica: Any
+    has_frozen: bool = False  # frozen parameters came from the server
+
+
+class ClientStore(Protocol):
+    """Slots of one client in one run. Reading a slot that is absent or damaged gives None: the protocol heals it."""
+
+    def read(self, slot: str) -> Any | None:
+        """The value last written."""
+        ...
+
+    def write(self, slot: str, value: Any) -> None:
+        """Replace the value, all or nothing."""
+        ...
+
+    def rename(self, slot: str, to: str) -> None:
+        """Make one slot another, atomically."""
+        ...
+
+    def remove(self, slot: str) -> None:
+        """Forget a slot."""
+        ...
+
+
+def read_committed(store: ClientStore) -> Committed | None:
+    """The committed state; its slot holds what was written as pending, for a commit only renames."""
+    value = store.read("committed")
+    return value.as_committed() if isinstance(value, Pending) else value
+
+
+class MemoryClientStore:
+    """Slots in memory: lost with the process, as in a simulation."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Any] = {}
+
+    def read(self, slot: str) -> Any | None:
+        """The value last written."""
+        return self._slots.get(slot)
+
+    def write(self, slot: str, value: Any) -> None:
+        """Replace the value."""
+        self._slots[slot] = value
+
+    def rename(self, slot: str, to: str) -> None:
+        """Make one slot another."""
+        self._slots[to] = self._slots.pop(slot)
+
+    def remove(self, slot: str) -> None:
+        """Forget a slot."""
+        self._slots.pop(slot, None)
+
+
+class DiskClientStore:
+    """Slots as files ``ROOT/RUN/CLIENT/SLOT.state`` with a checksum; written aside and renamed.
+
+    The files survive ``kill -9`` of the client. A power cut may damage the last ones; the checksum tells, and the
+    protocol restores what is lost, so nothing is synced.
+    """
+
+    def __init__(self, root: Path, run: str, client: str) -> None:
+        self._folder = root / run / client
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot keep client state in {self._folder}: {error.strerror}; choose --state") from None
+
+    def read(self, slot: str) -> Any | None:
+        """The value last written, or None when it is absent or damaged."""
+        try:
+            data = self._path(slot).read_bytes()
+        except OSError:
+            return None
+        head = len(MAGIC) + 16
+        if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : head] != _checksum(data[head:]):
+            return None
+        try:
+            return state.load(data[head:])
+        except WireError:
+            return None
+
+    def write(self, slot: str, value: Any) -> None:
+        """Write aside and rename."""
+        body = state.dump(value)
+        aside = self._path(slot).with_suffix(".new")
+        try:
+            with open(aside, "wb") as file:
+                file.write(MAGIC + _checksum(body))
+                file.write(body)
+            os.replace(aside, self._path(slot))
+        except OSError as error:
+            raise ConfigError(f"cannot write client state {self._path(slot)}: {error.strerror}") from None
+
+    def rename(self, slot: str, to: str) -> None:
+        """Atomic on the file system."""
+        os.replace(self._path(slot), self._path(to))
+
+    def remove(self, slot: str) -> None:
+        """Delete the file."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path(slot).unlink()
+
+    def _path(self, slot: str) -> Path:
+        return self._folder / f"{slot}.state"
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

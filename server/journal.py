@@ -1,0 +1,114 @@
+"""The write-ahead journal: one decided round after the other, each with its checksum, synced before anybody hears of it."""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from strategies.store import Entry
+from thinwire.errors import RoundError
+
+MAGIC = b"thinwire journal 1\n"
+_HEAD = struct.Struct("<4sQ")  # mark, length of the JSON header
+_MARK = b"ROUN"
+
+
+class Journal:
+    """A file of entries. An entry cut off by a crash was never acted upon, and is dropped when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry and sync it. Raises RoundError when the disk does not take it; the round is then undecided."""
+        if self._file is None:
+            self._file = open(self.path, "ab")
+            if self._file.tell() == 0:
+                self._file.write(MAGIC)
+        file, start = self._file, self._file.tell()
+        try:
+            _write(file, entry)
+            file.flush()
+            os.fdatasync(file.fileno())
+        except OSError as error:
+            file.truncate(start)
+            raise RoundError(f"cannot write the journal {self.path}: {error.strerror}; free some space and resume") from None
+
+    def start(self) -> None:
+        """An empty journal, after a checkpoint."""
+        self.close()
+        self._file = open(self.path, "wb")
+        self._file.write(MAGIC)
+        self._file.flush()
+        os.fdatasync(self._file.fileno())
+
+    def read(self) -> Iterator[Entry]:
+        """The sound entries, and the file cut off behind them."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            sound = len(MAGIC) if file.read(len(MAGIC)) == MAGIC else 0
+            while sound and (entry := _read(file)) is not None:
+                sound = file.tell()
+                yield entry
+        if sound < self.path.stat().st_size:
+            os.truncate(self.path, sound)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _write(file: BinaryIO, entry: Entry) -> None:
+    """Header (JSON), uplinks one at a time, downlink, index of sizes, checksum over all."""
+    total = hashlib.blake2b(digest_size=16)
+
+    def put(data: bytes) -> None:
+        total.update(data)
+        file.write(data)
+
+    header = json.dumps({"round": entry.round, "attempt": entry.attempt, "asked": entry.asked}).encode()
+    put(_HEAD.pack(_MARK, len(header)) + header)
+    for client, uplink in entry.uplinks:
+        put(struct.pack("<qQ", client, len(uplink)))
+        put(uplink)
+    put(struct.pack("<qQ", -1, len(entry.downlink)))
+    put(entry.downlink)
+    file.write(total.digest())
+
+
+def _read(file: BinaryIO) -> Entry | None:
+    """One entry, or None at the end or at damage."""
+    total = hashlib.blake2b(digest_size=16)
+
+    def take(count: int) -> bytes:
+        data = file.read(count)
+        if len(data) != count:
+            raise EOFError
+        total.update(data)
+        return data
+
+    try:
+        mark, length = _HEAD.unpack(take(_HEAD.size))
+        if mark != _MARK or length > 1 << 30:
+            return None
+        header = json.loads(take(length))
+        uplinks: list[tuple[int, bytes]] = []
+        while True:
+            client, size = struct.unpack("<qQ", take(16))
+            data = take(size) if size <= os.fstat(file.fileno()).st_size else b""
+            if client < 0:
+                break
+            uplinks.append((client, data))
+        expected = total.digest()
+        if file.read(16) != expected:
+            return None
+        return Entry(header["round"], header["attempt"], tuple(header["asked"]), tuple(uplinks), data)
+    except (EOFError, ValueError, KeyError):
+        return None

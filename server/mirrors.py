@@ -1,0 +1,74 @@
+"""Mirrors on disk: the server's copies of the clients' mirrored states, two alternating slots each."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHAIN_BYTES = 16
+_DTYPES = {b"f4": np.float32, b"f8": np.float64}
+
+
+class MirrorFiles:
+    """``FOLDER/INDEX.A`` and ``.B``: chain, dtype, checksum, values. A write goes to the slot that is older."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folder.mkdir(exist_ok=True)
+        self._newest: dict[int, tuple[str, bytes]] = {}  # client -> slot and chain last written
+        self._unsynced: set[Path] = set()
+
+    def write(self, client: int, chain: bytes, mirror: Tensor) -> None:
+        """Keep the mirror as of a chain (16 bytes); the newest one before it stays readable."""
+        slot = "B" if self._slot_of_newest(client) == "A" else "A"
+        values = mirror.detach().cpu().contiguous().numpy()
+        body = chain + (b"f8" if values.dtype == np.float64 else b"f4") + values.tobytes()
+        path = self._path(client, slot)
+        with open(path, "wb") as file:
+            file.write(hashlib.blake2b(body, digest_size=16).digest())
+            file.write(body)
+        self._unsynced.add(path)
+        self._newest[client] = slot, chain
+
+    def read(self, client: int, chain: bytes) -> Tensor | None:
+        """The mirror as of that chain; None when neither slot has it whole."""
+        for slot in "AB":
+            if self._chain(client, slot) == chain:
+                return self._read(self._path(client, slot))
+        return None
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        for path in self._unsynced:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        self._unsynced.clear()
+
+    def _read(self, path: Path) -> Tensor | None:
+        data = path.read_bytes()
+        body = data[16:]
+        if data[:16] != hashlib.blake2b(body, digest_size=16).digest():
+            return None
+        kind = _DTYPES.get(body[CHAIN_BYTES : CHAIN_BYTES + 2])
+        return None if kind is None else torch.from_numpy(np.frombuffer(body, dtype=kind, offset=CHAIN_BYTES + 2).copy())
+
+    def _slot_of_newest(self, client: int) -> str:
+        """After a restart the newest slot is told by the files' times."""
+        if client in self._newest:
+            return self._newest[client][0]
+        times = {slot: p.stat().st_mtime_ns for slot in "AB" if (p := self._path(client, slot)).exists()}
+        return max(times, key=lambda slot: times[slot]) if times else "B"
+
+    def _chain(self, client: int, slot: str) -> bytes:
+        path = self._path(client, slot)
+        if not path.exists():
+            return b""
+        with open(path, "rb") as file:
+            file.seek(16)
+            return file.read(CHAIN_BYTES)
+
+    def _path(self, client: int, slot: str) -> Path:
+        return self._folder / f"{client}.{slot}"

@@ -1,0 +1,142 @@
+"""A run directory: configuration, metrics, events, journal, checkpoints, mirrors, and the final model."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from server.checkpoints import read_checkpoint, write_checkpoint
+from server.journal import Journal
+from server.mirrors import MirrorFiles
+from server.spool import DiskSpool
+from strategies.store import Entry, Saved
+from thinwire.config import read_toml, to_toml
+from thinwire.errors import ConfigError
+
+METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
+CONFIG = "run.toml"
+MODEL = "model.safetensors"
+
+
+class RunDirectory:
+    """The durable side of a server (``strategies.store.Store``), on a folder that one server at a time may hold.
+
+    ``durable=False`` keeps only what people read (metrics, events, model): for simulations, which are not resumed.
+    """
+
+    def __init__(self, path: Path, *, mirrors: bool = False, durable: bool = True, keep: int = 2) -> None:
+        self.path = path
+        self.durable = durable
+        self.mirrors = mirrors and durable
+        self._keep = keep
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path / "lock")
+        except OSError as error:
+            raise ConfigError(f"cannot write to run directory {path}: {error.strerror}; choose another with --out") from None
+        self._journal = Journal(path / "journal.bin") if durable else None
+        self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
+        self._files: dict[str, IO[str]] = {}
+
+    # -- the store of a ledger -----------------------------------------------------------------------------------
+
+    def append(self, entry: Entry) -> None:
+        """Into the write-ahead journal, synced to disk."""
+        if self._journal is not None:
+            self._journal.append(entry)
+
+    def checkpoint(self, saved: Saved) -> None:
+        """Mirrors first, then the checkpoint, then the journal starts anew: a stop between them loses nothing."""
+        if self._journal is None:
+            return
+        if self._mirrors is not None:
+            self._mirrors.sync()
+        write_checkpoint(self.path / "checkpoints", saved, self._keep)
+        self._journal.start()
+
+    def load(self) -> tuple[Saved, Iterator[Entry]] | None:
+        """The newest sound checkpoint and what the journal has after it."""
+        saved = read_checkpoint(self.path / "checkpoints")
+        if saved is None or self._journal is None:
+            return None
+        return saved, _following(saved.round, self._journal.read())
+
+    def write_mirror(self, client: int, chain: bytes, mirror: Tensor) -> None:
+        """Into the older of the client's two slots."""
+        assert self._mirrors is not None
+        self._mirrors.write(client, chain, mirror)
+
+    def read_mirror(self, client: int, chain: bytes) -> Tensor | None:
+        """From the slot with that chain."""
+        assert self._mirrors is not None
+        return self._mirrors.read(client, chain)
+
+    def spool(self) -> DiskSpool:
+        """In memory up to 256 MB, then in the run directory."""
+        return DiskSpool(self.path / "spool")
+
+    def record(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """One JSON line: rounds into metrics.jsonl, everything else into events.jsonl."""
+        name = METRICS if kind == "round" else EVENTS
+        if name not in self._files:
+            self._files[name] = open(self.path / name, "a", encoding="utf-8")
+        line = dict(fields) if kind == "round" else {"event": kind, **fields}
+        self._files[name].write(json.dumps({"time": round(time.time(), 3), **line}, default=str) + "\n")
+        self._files[name].flush()
+
+    # -- for people ----------------------------------------------------------------------------------------------
+
+    def write_config(self, options: Mapping[str, Any]) -> None:
+        """run.toml, as used."""
+        (self.path / CONFIG).write_text(to_toml(options), encoding="utf-8")
+
+    def read_config(self) -> dict[str, Any]:
+        """run.toml of the run to be resumed."""
+        return read_toml(self.path / CONFIG)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The rounds of metrics.jsonl; of a round that was recorded twice around a restart, the last."""
+        path = self.path / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found = {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                found[int(entry["round"])] = entry
+            except (ValueError, KeyError):
+                continue  # a line cut off by a kill
+        return [found[number] for number in sorted(found)]
+
+    def close(self) -> None:
+        """Close the files and let the folder go."""
+        for file in (*self._files.values(), self._lock):
+            file.close()
+        self._files.clear()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The entries that go on from a round without a gap; what lies behind a gap is lost, and the protocol heals it."""
+    for entry in entries:
+        if entry.round == number + 1:
+            number += 1
+            yield entry
+        elif entry.round > number:
+            return
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold the folder; raises ConfigError when another server does."""
+    file = open(path, "a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(f"run directory {path.parent} is in use by another server; stop it or choose another") from None
+    return file

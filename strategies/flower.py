@@ -1,0 +1,375 @@
+"""The Flower side: one Strategy that runs any method, on any of Flower's grids and ours."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from logging import INFO
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from compressors.base import DTYPES
+from strategies.admission import Admission
+from strategies.arrays import Arrays
+from strategies.base import Federation, Method
+from strategies.builder import build_method
+from strategies.bundle import Bundle
+from strategies.coordinator import Coordinator, Decided
+from strategies.ledger import Ledger
+from strategies.replicated import Replicated, history_start
+from strategies.roster import Roster
+from strategies.store import MemoryStore, Store
+from strategies.transport import EVALUATE, HELLO, ROUND, WELCOME, Answer, Ask
+from thinwire.config import to_options
+from thinwire.errors import ConfigError, WireError
+from thinwire.flower import request
+from thinwire.grid import WaitingGrid
+from thinwire.layout import Entry, Layout
+from thinwire.run_config import RunConfig
+from thinwire.wire.exchange import new_run
+
+RECORD = "thinwire"
+STYPE = "thinwire.v1"
+TYPES = {HELLO: "query.hello", WELCOME: "query.welcome", ROUND: "train", EVALUATE: "evaluate"}
+KINDS = {flower: kind for kind, flower in TYPES.items()}
+POLL_SECONDS = 0.25  # on grids that cannot wait
+SENT_TO_CLIENTS = ("seed", "dtype", "threads", "method", "uplink", "downlink", "optimiser", "local", "task")
+
+
+class GridTransport:
+    """``strategies.transport.Transport`` over any Flower Grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._waiting_grid = grid if isinstance(grid, WaitingGrid) else None
+        self._open: dict[str, tuple[int, str]] = {}
+
+    def nodes(self) -> set[int]:
+        """The connected nodes."""
+        return set(self._grid.get_node_ids())
+
+    def send(self, asks: Sequence[Ask], ttl_seconds: float) -> None:
+        """Push one message per question."""
+        run_id = self._grid.run.run_id
+        messages = [
+            request(to_record(ask.parts), TYPES[ask.kind], ask.node, run_id, ttl=max(1.0, ttl_seconds)) for ask in asks
+        ]
+        for ask, message_id in zip(asks, self._grid.push_messages(messages), strict=True):
+            if message_id:
+                self._open[message_id] = ask.node, ask.kind
+
+    def receive(self, timeout_seconds: float) -> Iterator[Answer]:
+        """Pull replies one at a time; on grids that cannot wait, poll all open messages together."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._open and (left := deadline - time.monotonic()) >= 0:
+            found = list(self._pull(left))
+            yield from found
+            if found:
+                deadline = time.monotonic() + timeout_seconds
+
+    def forget(self) -> None:
+        """Drop what is still open."""
+        if self._waiting_grid is not None:
+            self._waiting_grid.forget(list(self._open))
+        self._open.clear()
+
+    def reject(self, node: int, reason: str) -> None:
+        """On grids of our own the node is told; elsewhere it is only ignored."""
+        if self._waiting_grid is not None:
+            self._waiting_grid.reject(node, reason)
+        log(INFO, "node %d is refused: %s", node, reason)
+
+    def now(self) -> float:
+        """A monotonic clock."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a change in the set of nodes."""
+        if self._waiting_grid is not None:
+            self._waiting_grid.await_nodes(len(self.nodes()), seconds)
+        else:
+            time.sleep(min(seconds, POLL_SECONDS))
+
+    def _pull(self, left_seconds: float) -> Iterator[Answer]:
+        if self._waiting_grid is not None:
+            ids = self._waiting_grid.ready(list(self._open), left_seconds)[:1]
+        else:
+            ids = list(self._open)
+        replies = list(self._grid.pull_messages(ids)) if ids else []
+        if not replies and self._waiting_grid is None:
+            time.sleep(min(left_seconds, POLL_SECONDS) + 0.001)
+        for reply in replies:
+            known = self._open.pop(reply.metadata.reply_to_message_id, None)
+            if known is not None:
+                yield _answer(*known, reply)
+
+
+def _answer(node: int, kind: str, reply: Message) -> Answer:
+    if reply.has_error():
+        return Answer(node, kind, error=f"error {reply.error.code}: {reply.error.reason}"[:1000])
+    try:
+        return Answer(node, kind, from_record(reply.content))
+    except WireError as error:
+        return Answer(node, kind, error=str(error))
+
+
+def to_record(parts: Mapping[str, bytes]) -> RecordDict:
+    """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
+    arrays = {n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()}
+    return RecordDict({RECORD: ArrayRecord(arrays)})
+
+
+def from_record(content: RecordDict) -> dict[str, bytes]:
+    """The parts of a message. Raises WireError when it is not one of ours."""
+    record = content.array_records.get(RECORD)
+    if record is None or any(array.stype != STYPE for array in record.values()):
+        raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
+    return {name: array.data for name, array in record.items()}
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Named tensors as Flower arrays."""
+    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+
+
+def from_arrays(arrays: ArrayRecord) -> dict[str, Tensor]:
+    """Flower arrays as named tensors."""
+    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
+
+
+class MethodStrategy(Strategy):
+    """A Flower Strategy that runs any Thinwire method, with compression both ways, exactly once.
+
+    ``config`` is a RunConfig, or its options by keyword: ``MethodStrategy(method="ef21", uplink="top-k", clients=10)``.
+    The clients must run Thinwire's ClientApp (``client.app``). ``start`` drives the rounds itself, with deadlines,
+    repeats, checkpoints and resume; the ``configure_`` and ``aggregate_`` calls of other strategies have no meaning here.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig | None = None,
+        *,
+        layout: Layout | None = None,
+        buffers: Layout | None = None,
+        store: Store | None = None,
+        on_round: Callable[[Decided, Mapping[str, float]], None] | None = None,
+        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self.config = config or RunConfig.of(options)
+        if config is not None and options:
+            raise ConfigError("give MethodStrategy either a RunConfig or options by keyword, not both")
+        local = self.config.local
+        self.method: Method = build_method(
+            self.config.method,
+            self.config.uplink,
+            self.config.downlink,
+            self.config.optimiser,
+            str(local.get("work", "steps")),
+        )
+        self._layout = layout
+        self._buffers = buffers
+        self._store: Store = store or MemoryStore(mirrors=self.method.mirrored)
+        self._on_round = on_round
+        self._on_event = on_event
+        self._run = ""
+        self.coordinator: Coordinator | None = None
+        self.resumed_rounds = 0
+
+    def of_run(
+        self,
+        run: str,
+        store: Store,
+        on_round: Callable[[Decided, Mapping[str, float]], None] | None = None,
+        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+    ) -> "MethodStrategy":
+        """The same strategy for a named run with a durable store; for hosts that name the run themselves."""
+        self._run, self._store, self._on_round, self._on_event = run, store, on_round, on_event
+        return self
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int | None = None,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run up to round ``num_rounds`` (default: the configuration's), from the store's last state if it has one.
+
+        ``timeout`` bounds the wait for the clients before the first round, in seconds; each round has its own deadline
+        (``round.deadline_seconds``). ``train_config`` and ``evaluate_config`` are not used: the configuration is sent
+        once, at the welcome. Returns Flower's Result. Raises ConfigError and RoundError.
+        """
+        rounds = num_rounds or self.config.rounds
+        dtype = DTYPES[self.config.dtype]
+        tensors = from_arrays(initial_arrays)
+        layout = self._layout or Layout(tuple(Entry(n, tuple(t.shape)) for n, t in tensors.items()))
+        arrays = Arrays.of(tensors, layout, self._buffers, dtype)
+        transport = GridTransport(grid)
+        coordinator = self.coordinator = self._open(transport, arrays, timeout)
+        ledger = coordinator.ledger
+        result = Result()
+        if ledger.replicated.version == 0:
+            self._evaluate(coordinator, arrays, 0, rounds, evaluate_fn, result)
+        while ledger.replicated.version < rounds:
+            decided = coordinator.round()
+            train = {name: value for name, value in decided.metrics.items()}
+            result.train_metrics_clientapp[decided.round] = MetricRecord(dict(train))
+            metrics = self._evaluate(coordinator, arrays, decided.round, rounds, evaluate_fn, result)
+            self._store.record("round", _row(decided, metrics))
+            if self._on_round is not None:
+                self._on_round(decided, metrics)
+        ledger.checkpoint()
+        result.arrays = self._model(coordinator, arrays)
+        return result
+
+    def summary(self) -> None:
+        """Log what is about to run."""
+        log(INFO, "Thinwire: %s", json.dumps(to_options(self.config), default=str))
+
+    def configure_train(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not part of how this strategy works; raises ConfigError."""
+        raise ConfigError("MethodStrategy drives its rounds itself; call start(grid, initial_arrays, num_rounds)")
+
+    aggregate_train = configure_train
+    configure_evaluate = configure_train
+    aggregate_evaluate = configure_train
+
+    # -- opening a run -------------------------------------------------------------------------------------------
+
+    def _open(self, transport: GridTransport, arrays: Arrays, timeout_seconds: float) -> Coordinator:
+        """A new run, or the store's, with its roster present."""
+        loaded = self._store.load()
+        run = loaded[0].run if loaded else self._run or new_run()
+        bundle = Bundle.of(self.method, arrays.buffer_layout)
+        admission = Admission(
+            transport, run, self._codecs(), self._configuration(), arrays.layout.digest, self._event
+        )
+        federation = Federation(
+            arrays.layout, self.config.clients, self.config.seed, DTYPES[self.config.dtype]
+        )
+        if loaded is None:
+            ledger = self._begin(run, bundle, federation, arrays, admission, transport, timeout_seconds)
+        else:
+            saved, entries = loaded
+            roster = Roster.restore(run, saved.clients)
+            federation = replace(federation, weights=tuple(c.weight for c in roster.clients))
+            replicated = Replicated(bundle, saved.replica, saved.history, saved.round, arrays.frozen_bytes())
+            ledger = Ledger(
+                run, bundle, federation, self.config, replicated, saved.server, roster, self._store, saved.incarnation
+            )
+            self.resumed_rounds = ledger.replay(entries)
+            self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
+        return Coordinator(ledger, transport, admission)
+
+    def _begin(
+        self,
+        run: str,
+        bundle: Bundle,
+        federation: Federation,
+        arrays: Arrays,
+        admission: Admission,
+        transport: GridTransport,
+        timeout_seconds: float,
+    ) -> Ledger:
+        """Wait for the clients, freeze the roster, weigh it, and write the first checkpoint."""
+        roster = Roster.freeze(run, admission.gather(self.config.clients, timeout_seconds))
+        by_name = {name: node for node, name in admission.names.items()}
+        for record in roster.clients:
+            record.node = by_name[record.name]
+        admission.welcome(roster, roster.clients)
+        deadline = transport.now() + timeout_seconds
+        while (missing := [r.name for r in roster.clients if not r.welcomed]) and not (
+            admission.refused & {r.node for r in roster.clients}
+        ):
+            if transport.now() > deadline:
+                raise ConfigError(f"client {missing[0]!r} did not follow its welcome within {timeout_seconds:.0f} s")
+            transport.pause(0.2)
+            admission.greet()
+            admission.welcome(roster, roster.clients)
+        if missing:
+            raise ConfigError(f"{admission.reasons.get(missing[0], f'client {missing[0]!r} was refused')}")
+        roster.weigh()
+        federation = replace(federation, weights=tuple(c.weight for c in roster.clients))
+        replica, server = bundle.begin(arrays.x, arrays.buffers, federation)
+        replicated = Replicated(bundle, replica, history_start(run), 0, arrays.frozen_bytes())
+        ledger = Ledger(run, bundle, federation, self.config, replicated, server, roster, self._store)
+        ledger.checkpoint()
+        return ledger
+
+    def _configuration(self) -> str:
+        """What clients are told; never a path or an import."""
+        options: dict[str, Any] = to_options(self.config)
+        return json.dumps({key: options[key] for key in SENT_TO_CLIENTS}, sort_keys=True)
+
+    def _codecs(self) -> frozenset[str]:
+        used = [*self.method.uplink.values(), *self.method.downlink.values()]
+        return frozenset({"identity"}).union(*(compressor.codecs for compressor in used))
+
+    def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self._store.record(kind, fields)
+        if self._on_event is not None:
+            self._on_event(kind, fields)
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def _evaluate(
+        self,
+        coordinator: Coordinator,
+        arrays: Arrays,
+        number: int,
+        rounds: int,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        result: Result,
+    ) -> dict[str, float]:
+        """On the server, on the clients, or both; the server's word counts where both have one."""
+        evaluation = self.config.evaluation
+        if number % evaluation.every and number != rounds:
+            return {}
+        metrics: dict[str, float] = {}
+        if evaluation.where in ("clients", "both") and number:
+            theirs = coordinator.evaluate()
+            result.evaluate_metrics_clientapp[number] = MetricRecord(dict(theirs))
+            metrics |= {f"client_{name}": value for name, value in theirs.items()}
+            if evaluation.where == "clients":
+                metrics |= theirs
+        if evaluate_fn is not None and evaluation.where in ("server", "both"):
+            ours = evaluate_fn(number, self._model(coordinator, arrays))
+            if ours is not None:
+                result.evaluate_metrics_serverapp[number] = ours
+                metrics |= {name: float(value) for name, value in ours.items() if isinstance(value, (int, float))}
+        return metrics
+
+    def _model(self, coordinator: Coordinator, arrays: Arrays) -> ArrayRecord:
+        ledger = coordinator.ledger
+        return to_arrays(arrays.named(*ledger.bundle.model(ledger.replicated.replica, ledger.server)))
+
+
+def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    return {
+        "round": decided.round,
+        "attempt": decided.attempt,
+        "seconds": round(decided.seconds, 6),
+        "uplink_bytes": decided.uplink_bytes,
+        "downlink_bytes": decided.downlink_bytes,
+        "dense_bytes": decided.dense_bytes,
+        "asked": decided.asked,
+        "replied": decided.replied,
+        "client_bytes": {str(client): pair for client, pair in decided.client_bytes.items()},
+        "train": decided.metrics,
+        **metrics,
+    }
+
+
+__all__ = ["KINDS", "GridTransport", "MethodStrategy", "from_arrays", "from_record", "to_arrays", "to_record"]

@@ -1,0 +1,129 @@
+"""The commands of ``thinwire``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import thinwire
+from thinwire.cli.options import client_options, run_options
+from thinwire.errors import ConfigError
+
+app = typer.Typer(
+    name="thinwire",
+    help="Federated learning for machines joined by thin wires.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the run's configuration.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any configuration key, e.g. --set uplink.fraction=0.02. Repeatable.")
+]
+Clients = Annotated[int | None, typer.Option(help="Number of clients in the roster.")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
+Participation = Annotated[float | None, typer.Option(help="Share of the clients asked per round, in (0, 1].")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
+MethodName = Annotated[str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.")]
+Uplink = Annotated[str | None, typer.Option(help="Compressor from client to server, e.g. top-k.")]
+Downlink = Annotated[str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="digits, idx, or your own as package.module:Class.")]
+Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
+
+
+@app.command()
+def simulate(
+    config: ConfigFile = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    participation: Participation = None,
+    seed: Seed = None,
+    method: MethodName = None,
+    uplink: Uplink = None,
+    downlink: Downlink = None,
+    task: TaskName = None,
+    set_: Set = None,
+    out: Out = None,
+    baseline: Annotated[bool, typer.Option(help="Run dense FedAvg beside it, as the yardstick.")] = True,
+    json_: Json = False,
+) -> None:
+    """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
+    from thinwire.cli.simulation import run_simulation
+
+    flags = dict(clients=clients, rounds=rounds, participation=participation, seed=seed)
+    names = dict(method=method, uplink=uplink, downlink=downlink, task=task)
+    run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
+
+
+@app.command()
+def server(
+    config: ConfigFile = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    participation: Participation = None,
+    seed: Seed = None,
+    method: MethodName = None,
+    uplink: Uplink = None,
+    downlink: Downlink = None,
+    task: TaskName = None,
+    set_: Set = None,
+    out: Out = None,
+    address: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1:8500).")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this run directory.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Without TLS on an address that is not loopback.")] = False,
+    json_: Json = False,
+) -> None:
+    """Serve a run to clients over gRPC."""
+    from thinwire.cli.serving import serve
+
+    flags = dict(clients=clients, rounds=rounds, participation=participation, seed=seed)
+    names = dict(method=method, uplink=uplink, downlink=downlink, task=task)
+    assignments = [*(set_ or []), *([f"server.address={address}"] if address else [])]
+    assignments += ["server.insecure=true"] if insecure else []
+    if resume is not None and out is not None:
+        raise ConfigError("give either --out (a new run) or --resume (go on in a run directory), not both")
+    serve(run_options(config, flags, names, assignments, resume), out, resume=resume, as_json=json_)
+
+
+@app.command()
+def client(
+    server: Annotated[str | None, typer.Option(help="Server as host:port.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with this client's settings.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this client, stable across restarts (default: host name).")] = None,
+    task: TaskName = None,
+    state: Annotated[Path | None, typer.Option(help="Folder for this client's private state.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    token: Annotated[str | None, typer.Option(help="Shared secret, when the server asks for one.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Without TLS to an address that is not loopback.")] = False,
+    set_: Set = None,
+) -> None:
+    """Take part in a run: train on local data whenever the server asks, until the run is over."""
+    from thinwire.cli.taking_part import take_part
+
+    flags: dict[str, Any] = dict(server=server, name=name, device=device, token=token)
+    flags |= {"state": str(state) if state else None, "insecure": insecure or None}
+    take_part(client_options(config, flags, task, set_ or []))
+
+
+@app.command()
+def compressors(json_: Json = False) -> None:
+    """List the compressors."""
+    from thinwire.cli.listing import list_compressors
+
+    list_compressors(as_json=json_)
+
+
+@app.command()
+def methods(json_: Json = False) -> None:
+    """List the methods."""
+    from thinwire.cli.listing import list_methods
+
+    list_methods(as_json=json_)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(thinwire.__version__)

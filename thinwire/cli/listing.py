@@ -1,0 +1,68 @@
+"""``thinwire compressors`` and ``thinwire methods``."""
+
+import dataclasses
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import compressors
+from compressors.base import Compressor
+from strategies.registry import registry as methods
+from thinwire.layout import Layout
+
+PROBE = Layout.flat(10_000)
+
+
+def list_compressors(*, as_json: bool) -> None:
+    """Name, options, constants on a vector of 10,000 entries, and first line of the documentation."""
+    rows = []
+    for name, kind in sorted(compressors.registry().items()):
+        example: Compressor = kind.examples()[0]
+        rows.append(
+            {
+                "name": name,
+                "options": _options(kind),
+                "omega": example.omega(PROBE),
+                "alpha": example.alpha(PROBE),
+                "summary": _summary(kind),
+            }
+        )
+    _print(rows, as_json, "Compressors; omega and alpha of the default options for d = 10,000")
+
+
+def list_methods(*, as_json: bool) -> None:
+    """Name, options and first line of the documentation."""
+    rows = [
+        {"name": name, "options": _options(kind), "summary": _summary(kind)} for name, kind in sorted(methods().items())
+    ]
+    _print(rows, as_json, "Methods")
+
+
+def _options(kind: type) -> dict[str, Any]:
+    """Fields with their defaults; a part that is built from another section has none and is left out."""
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default for f in fields if isinstance(f.default, (str, int, float, bool))}
+
+
+def _summary(kind: type) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row.values()])
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {inner}" for key, inner in value.items())
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

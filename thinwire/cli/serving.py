@@ -1,0 +1,130 @@
+"""``thinwire server``: a run served to clients over gRPC."""
+
+import json
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from server.evaluation import ServerModel
+from server.grids.fleet import FleetGrid, FleetOptions
+from server.run_directory import RunDirectory
+from strategies.base import Method
+from strategies.coordinator import Decided
+from strategies.flower import MethodStrategy, from_arrays
+from thinwire.cli.outcome import Outcome, new_run_folder, save_model
+from thinwire.cli.report import Totals, comparison, watcher
+from thinwire.config import build, to_options
+from thinwire.errors import ConfigError
+from thinwire.run_config import RunConfig
+from thinwire.wire.exchange import new_run
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The section ``server`` of run.toml."""
+
+    address: str = "127.0.0.1:8500"  # host:port
+    certificate: Path | None = None  # PEM; with key: TLS
+    key: Path | None = None
+    client_ca: Path | None = None  # PEM; clients must show a certificate that it signed, named like themselves
+    token: str = ""  # shared secret that clients must know
+    insecure: bool = False  # without TLS on an address that is not loopback
+    roster: tuple[str, ...] | None = None  # names of the clients that may come
+    gather_seconds: float = 3600.0  # wait for the clients before the first round
+
+
+def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, as_json: bool) -> None:
+    """Open the run directory, listen, run the rounds, save the model, send the clients home."""
+    plain = dict(options)
+    settings = build(ServerConfig, plain.pop("server", {}), "server")
+    config = RunConfig.of(plain)
+    if resume is not None and not (resume / "checkpoints").exists():
+        raise ConfigError(f"{resume} holds no run that can be resumed (no checkpoint)")
+    model = ServerModel.of(config)
+    path = resume or new_run_folder(out, config)
+    strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
+    folder = RunDirectory(
+        path, mirrors=_mirrors(config, strategy.method, model.layout.numel), keep=config.checkpoint.keep
+    )
+    try:
+        folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
+        outcome = _run(config, settings, model, folder, strategy)
+    finally:
+        folder.close()
+    if as_json:
+        print(json.dumps(outcome.as_json()))
+    else:
+        Console().print(comparison({config.method["name"]: (outcome.totals, str(path))}))
+        Console().print(f"run directory: {path}", highlight=False)
+
+
+def _run(
+    config: RunConfig, settings: ServerConfig, model: ServerModel, folder: RunDirectory, strategy: MethodStrategy
+) -> Outcome:
+    totals = Totals()
+    for row in folder.rounds():
+        totals.add_row(row)
+    loaded = folder.load()
+    run = loaded[0].run if loaded else new_run()
+    progress = watcher(str(config.method["name"]), config.rounds, totals.rounds)
+
+    def on_round(decided: Decided, metrics: Mapping[str, float]) -> None:
+        totals.add(decided, metrics)
+        progress.show(decided, metrics, totals)
+
+    fleet = FleetOptions(
+        address=settings.address,
+        certificate=settings.certificate,
+        key=settings.key,
+        client_ca=settings.client_ca,
+        token=settings.token,
+        insecure=settings.insecure,
+        roster=settings.roster,
+    )
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
+    try:
+        sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
+        sys.stderr.flush()
+        result = strategy.of_run(run, folder, on_round, _say).start(
+            grid, model.initial_arrays(), config.rounds, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
+        )
+        save_model(folder, from_arrays(result.arrays))
+        grid.finish()
+    finally:
+        progress.close()
+        grid.close()
+        signal.signal(signal.SIGTERM, previous)
+    return Outcome(config, totals, folder.path)
+
+
+def _mirrors(config: RunConfig, method: Method, numel: int) -> bool:
+    """Whether the server keeps copies of the clients' mirrored states."""
+    if not method.mirrored or config.checkpoint.mirrors == "none":
+        return False
+    size = 2 * config.clients * numel * (8 if config.dtype == "float64" else 4)
+    return config.checkpoint.mirrors == "disk" or size <= config.checkpoint.mirror_gigabytes * 1e9
+
+
+def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:
+    """Of the fleet's own thread: connections and refusals."""
+    folder.record(f"fleet-{kind}", {"client": identity, "detail": detail})
+    if kind in ("refused", "rejected"):
+        sys.stderr.write(f"client {identity or '(unknown)'} {kind}: {detail}\n")
+
+
+def _say(kind: str, fields: Mapping[str, Any]) -> None:
+    """Events that an operator wants to see at once."""
+    if kind in ("refused", "resumed", "hostile"):
+        sys.stderr.write(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in fields.items()) + "\n")
+        sys.stderr.flush()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

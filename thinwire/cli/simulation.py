@@ -1,0 +1,125 @@
+"""``thinwire simulate``: a federation of virtual clients in this process, every byte packed and counted."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message
+from rich.console import Console
+
+from client.app import respond
+from client.desk import Desk
+from client.participant import Shelf
+from client.store import ClientStore, MemoryClientStore
+from client.workshop import Workshops
+from server.evaluation import ServerModel
+from server.grids.in_process import InProcessGrid
+from server.run_directory import RunDirectory
+from strategies.coordinator import Decided
+from strategies.flower import MethodStrategy, from_arrays
+from thinwire.cli.outcome import Outcome, new_run_folder, save_model
+from thinwire.cli.report import Totals, comparison, watcher
+from thinwire.config import to_options
+from thinwire.run_config import RunConfig
+
+YARDSTICK = "dense FedAvg"
+
+
+def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool) -> Outcome:
+    """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
+    plain = {key: value for key, value in options.items() if key != "server"}
+    config = RunConfig.of(plain)
+    path = new_run_folder(out, config)
+    runs: dict[str, tuple[Totals, str]] = {}
+    if baseline and not _is_dense_fedavg(config):
+        yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK)
+        runs[YARDSTICK] = yardstick.totals, str(yardstick.run_dir)
+    title = str(config.method["name"])
+    outcome = simulate(config, path, title)
+    runs = {title: (outcome.totals, str(path)), **runs}
+    if as_json:
+        fields = outcome.as_json()
+        if YARDSTICK in runs:
+            fields["baseline"] = replace(outcome, config=dense_fedavg(config), totals=runs[YARDSTICK][0]).as_json()
+            fields["baseline"]["run_dir"] = runs[YARDSTICK][1]
+        print(json.dumps(fields))
+    else:
+        Console().print(comparison(runs))
+        Console().print(f"run directory: {path}", highlight=False, soft_wrap=True)
+    return outcome
+
+
+def dense_fedavg(config: RunConfig) -> RunConfig:
+    """The same run as plain FedAvg, float32 both ways."""
+    return replace(
+        config,
+        method={"name": "fedavg"},
+        uplink={"name": "identity"},
+        downlink={"name": "identity"},
+        optimiser={"name": "sgd", "rate": 1.0},
+    )
+
+
+def _is_dense_fedavg(config: RunConfig) -> bool:
+    return (config.method["name"], config.uplink.get("name"), config.downlink.get("name")) == (
+        "fedavg",
+        "identity",
+        "identity",
+    )
+
+
+def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto") -> Outcome:
+    """One run in this process; writes its run directory (config, metrics per round, final model)."""
+    model = ServerModel.of(config, device)
+    folder = RunDirectory(path, durable=False)
+    totals = Totals()
+    progress = watcher(title or str(config.method["name"]), config.rounds)
+
+    def on_round(decided: Decided, metrics: Mapping[str, float]) -> None:
+        totals.add(decided, metrics)
+        progress.show(decided, metrics, totals)
+
+    try:
+        folder.write_config(to_options(config))
+        strategy = MethodStrategy(
+            config, layout=model.layout, buffers=model.buffers, store=folder, on_round=on_round
+        )
+        grid = InProcessGrid(virtual_clients(config, device), config.clients)
+        result = strategy.start(grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn())
+        save_model(folder, from_arrays(result.arrays))
+    finally:
+        progress.close()
+        folder.close()
+    return Outcome(config, totals, path)
+
+
+class VirtualClients:
+    """The ClientApp of a simulation: one desk per node, one workshop and one replica for all."""
+
+    def __init__(self, config: RunConfig, device: str) -> None:
+        self._workshops = Workshops(config.task, device)
+        self._task = str(config.task.get("name", ""))
+        self._shelf = Shelf()
+        self._desks: dict[str, Desk] = {}
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer as the node that the context names."""
+        name = str(context.node_config["client-id"])
+        if name not in self._desks:
+            store = MemoryClientStore()
+            self._desks[name] = Desk(name, self._task, self._workshops.open, _always(store), lambda: self._shelf)
+        return respond(self._desks[name], message)
+
+
+def _always(store: ClientStore) -> Any:
+    return lambda run: store
+
+
+def virtual_clients(config: RunConfig, device: str = "auto") -> VirtualClients:
+    """Virtual clients for an in-process grid."""
+    return VirtualClients(config, device)
+
+
+__all__ = ["dense_fedavg", "run_simulation", "simulate", "virtual_clients"]

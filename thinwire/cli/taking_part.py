@@ -1,0 +1,66 @@
+"""``thinwire client``: one client process, its model, data and device warm between rounds."""
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message
+
+from client.app import respond
+from client.desk import Desk
+from client.fleet import FleetSession, SessionOptions
+from client.settings import ClientSettings, settings_of
+from client.store import DiskClientStore
+from client.workshop import Workshops
+from thinwire.tasks import load_task
+
+
+def take_part(options: Mapping[str, Any]) -> None:
+    """Dial the server and answer until the run is over. Raises ConfigError when refused or out of patience."""
+    settings = settings_of(options)
+    if settings.task.get("name"):
+        load_task(settings.task)  # a task that cannot be imported is told before the server is called
+    desk = _desk(settings)
+    session = FleetSession(_session_options(settings), lambda message, context: _answer(desk, message, context))
+    stop = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        reason = session.run_forever(stop)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    sys.stderr.write(f"{settings.name}: {reason or 'stopped'}\n")
+
+
+def _answer(desk: Desk, message: Message, context: Context) -> Message:
+    return respond(desk, message)
+
+
+def _desk(settings: ClientSettings) -> Desk:
+    state = Path(settings.state).expanduser() if settings.state else Path.home() / ".thinwire" / "clients"
+    return Desk(
+        settings.name,
+        str(settings.task.get("name", "")),
+        Workshops(settings.task, settings.device).open,
+        lambda run: DiskClientStore(state, run, settings.name),
+    )
+
+
+def _session_options(settings: ClientSettings) -> SessionOptions:
+    def path(text: str) -> Path | None:
+        return Path(text) if text else None
+
+    return SessionOptions(
+        address=settings.server,
+        identity=settings.name,
+        token=settings.token,
+        ca=path(settings.ca),
+        certificate=path(settings.certificate),
+        key=path(settings.key),
+        insecure=settings.insecure,
+        patience_seconds=settings.patience_seconds or math.inf,
+    )
