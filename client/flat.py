@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from client.device import reproducible, seeded
+from thinwire.device import reproducible, seeded
 from client.local import LocalOptions
-from client.tasks.base import Task
+from thinwire.tasks.base import Task
 from strategies.buffers import Buffers
 from thinwire import state
 from thinwire.errors import ConfigError

@@ -12,9 +12,9 @@ from torch import Tensor
 from client.flat import FlatModel, TorchModel
 from client.local import LocalOptions
 from client.stepper import Stepper
-from client.tasks.base import Examples, Task
-from client.tasks.examples import to_dtype
-from client.tasks.registry import initial_model
+from thinwire.tasks.base import Examples, Task
+from thinwire.tasks.examples import to_dtype
+from thinwire.tasks.registry import initial_model
 from strategies.base import Local
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout

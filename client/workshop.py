@@ -16,16 +16,13 @@ from compressors.base import DTYPES
 from strategies.base import Federation, Oracle
 from strategies.builder import build_method
 from strategies.bundle import Bundle, Replica
+from strategies.flower import LOCAL_ONLY
 from thinwire.config import build, merge
 from thinwire.device import choose_device, set_threads
 from thinwire.errors import ConfigError, WireError
 from thinwire.run_config import RunConfig
-from thinwire.tasks import load_task, trainable_layout
+from thinwire.tasks import initial_model, load_task, trainable_layout
 from thinwire.wire.exchange import digest
-
-LOCAL_ONLY = ("path", "root", "folder", "directory")
-"""Task options that name a place on this machine: never taken from the server."""
-
 
 class Workshop:
     """Task, method, model and device of a run, opened once per process."""
@@ -34,13 +31,12 @@ class Workshop:
         """``configuration`` is the server's, as JSON. Raises ConfigError when it does not fit this machine."""
         self.config = _read(configuration, clients)
         options = merge_task(self.config.task, local_task)
-        patterns = options.pop("trainable", None)
         set_threads(self.config.threads)
-        self.task = load_task(options)
+        self.task = load_task(options, [str(local_task.get("name", ""))])
         local = build(LocalOptions, self.config.local, "local")
         dtype = DTYPES[self.config.dtype]
-        module = self.task.model()
-        layout = trainable_layout(module, patterns)
+        module = initial_model(self.task, self.config.seed)
+        layout = trainable_layout(module, options.get("trainable"))
         self.model = TorchModel(self.task, module, layout, dtype, choose_device(device), local)
         method = build_method(
             self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser, local.work
@@ -115,7 +111,7 @@ class TorchWorkplace:
     def frozen_digest(self) -> bytes:
         """Digest of the frozen parameters."""
         frozen = self.workshop.model.frozen()
-        return digest(save_tensors(frozen) if frozen else b"")
+        return digest(save_tensors({n: t.cpu().contiguous() for n, t in frozen.items()}) if frozen else b"")
 
     def load_frozen(self, packed: bytes) -> None:
         """Take the server's frozen parameters. Raises WireError when they are not this model's."""
@@ -134,16 +130,9 @@ class TorchWorkplace:
 
 
 def merge_task(server: Mapping[str, Any], local: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's task options with this machine's over them. A server can never make a client import code.
-
-    Raises ConfigError when the server names a task by import path and the client's own settings do not name it.
-    """
+    """The server's task options with this machine's over them; places on this machine come from its own settings only."""
     taken = {key: value for key, value in server.items() if key not in LOCAL_ONLY}
     options = merge(taken, local)
-    if ":" in str(options.get("name", "")) and options["name"] != local.get("name"):
-        raise ConfigError(
-            f"the server trains task {options['name']!r}; name it in this client's own settings (--task) to allow its import"
-        )
     return options
 
 

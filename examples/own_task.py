@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from client.tasks.base import Task
-from client.tasks.examples import TensorExamples
+from thinwire.tasks.base import Task
+from thinwire.tasks.examples import TensorExamples
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from thinwire.device import choose_device, set_threads
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.run_config import RunConfig
-from thinwire.tasks import Examples, Task, load_task, trainable_layout
+from thinwire.tasks import Examples, Task, initial_model, load_task, trainable_layout
 
 
 @dataclass
@@ -34,16 +34,11 @@ class ServerModel:
     def of(config: RunConfig, device: str = "auto") -> "ServerModel":
         """Build the task, its initial weights by the run's seed or from ``init``. Raises ConfigError."""
         set_threads(config.threads)
-        options = dict(config.task)
-        patterns = options.pop("trainable", None)
-        task = load_task(options)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            model = task.model()
-        model = model.to(torch.float64 if config.dtype == "float64" else torch.float32)
+        task = load_task(config.task)
+        model = initial_model(task, config.seed).to(torch.float64 if config.dtype == "float64" else torch.float32)
         if config.init:
             model.load_state_dict(_read_init(Path(config.init), model))
-        return ServerModel(task, model, trainable_layout(model, patterns), buffer_layout(model), choose_device(device))
+        return ServerModel(task, model, trainable_layout(model, config.task.get("trainable")), buffer_layout(model), choose_device(device))
 
     def initial_arrays(self) -> ArrayRecord:
         """Parameters and buffers by name."""

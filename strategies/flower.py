@@ -1,5 +1,6 @@
 """The Flower side: one Strategy that runs any method, on any of Flower's grids and ours."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from strategies.roster import Roster
 from strategies.store import MemoryStore, Store
 from strategies.transport import EVALUATE, HELLO, ROUND, WELCOME, Answer, Ask
 from thinwire.config import to_options
-from thinwire.errors import ConfigError, WireError
+from thinwire.errors import ConfigError, RoundError, WireError
 from thinwire.flower import request
 from thinwire.grid import WaitingGrid
 from thinwire.layout import Entry, Layout
@@ -40,6 +41,7 @@ STYPE = "thinwire.v1"
 TYPES = {HELLO: "query.hello", WELCOME: "query.welcome", ROUND: "train", EVALUATE: "evaluate"}
 KINDS = {flower: kind for kind, flower in TYPES.items()}
 POLL_SECONDS = 0.25  # on grids that cannot wait
+LOCAL_ONLY = ("path", "root", "folder", "directory")  # task options that name a place on the server's own machine
 SENT_TO_CLIENTS = ("seed", "dtype", "threads", "method", "uplink", "downlink", "optimiser", "local", "task")
 
 
@@ -66,18 +68,21 @@ class GridTransport:
                 self._open[message_id] = ask.node, ask.kind
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
-        """Pull replies one at a time; on grids that cannot wait, poll all open messages together."""
-        deadline = time.monotonic() + timeout_seconds
-        while self._open and (left := deadline - time.monotonic()) >= 0:
-            found = list(self._pull(left))
-            yield from found
-            if found:
-                deadline = time.monotonic() + timeout_seconds
+        """Replies one at a time; on grids that cannot wait, all open messages are polled together."""
+        replies = (
+            self._poll(timeout_seconds)
+            if self._waiting_grid is None
+            else self._waiting_grid.replies(list(self._open), timeout_seconds)
+        )
+        for reply in replies:
+            known = self._open.pop(reply.metadata.reply_to_message_id, None)
+            if known is not None:
+                yield _answer(*known, reply)
 
     def forget(self) -> None:
         """Drop what is still open."""
         if self._waiting_grid is not None:
-            self._waiting_grid.forget(list(self._open))
+            self._waiting_grid.forget_messages(list(self._open))
         self._open.clear()
 
     def reject(self, node: int, reason: str) -> None:
@@ -92,23 +97,20 @@ class GridTransport:
 
     def pause(self, seconds: float) -> None:
         """Wait for a change in the set of nodes."""
-        if self._waiting_grid is not None:
-            self._waiting_grid.await_nodes(len(self.nodes()), seconds)
-        else:
+        if self._waiting_grid is None:
             time.sleep(min(seconds, POLL_SECONDS))
+            return
+        with contextlib.suppress(RoundError):
+            self._waiting_grid.wait_for_nodes(len(self.nodes()) + 1, seconds)
 
-    def _pull(self, left_seconds: float) -> Iterator[Answer]:
-        if self._waiting_grid is not None:
-            ids = self._waiting_grid.ready(list(self._open), left_seconds)[:1]
-        else:
-            ids = list(self._open)
-        replies = list(self._grid.pull_messages(ids)) if ids else []
-        if not replies and self._waiting_grid is None:
-            time.sleep(min(left_seconds, POLL_SECONDS) + 0.001)
-        for reply in replies:
-            known = self._open.pop(reply.metadata.reply_to_message_id, None)
-            if known is not None:
-                yield _answer(*known, reply)
+    def _poll(self, timeout_seconds: float) -> Iterator[Message]:
+        deadline = time.monotonic() + timeout_seconds
+        while self._open:
+            yield from self._grid.pull_messages(list(self._open))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, POLL_SECONDS))
 
 
 def _answer(node: int, kind: str, reply: Message) -> Answer:
@@ -310,7 +312,9 @@ class MethodStrategy(Strategy):
     def _configuration(self) -> str:
         """What clients are told; never a path or an import."""
         options: dict[str, Any] = to_options(self.config)
-        return json.dumps({key: options[key] for key in SENT_TO_CLIENTS}, sort_keys=True)
+        sent = {key: options[key] for key in SENT_TO_CLIENTS}
+        sent["task"] = {key: value for key, value in sent["task"].items() if key not in LOCAL_ONLY}
+        return json.dumps(sent, sort_keys=True)
 
     def _codecs(self) -> frozenset[str]:
         used = [*self.method.uplink.values(), *self.method.downlink.values()]

@@ -1,10 +1,11 @@
 """What our own grids can do beyond Flower's Grid: wait without polling, and turn a node away."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import thinwire.flower  # noqa: F401  keeps Flower quiet before it is imported
 
+from flwr.app import Message  # isort: skip
 from flwr.serverapp import Grid  # isort: skip
 
 
@@ -12,17 +13,17 @@ class WaitingGrid(Grid):
     """A Grid that tells when replies are there."""
 
     @abstractmethod
-    def ready(self, message_ids: Iterable[str], timeout_seconds: float) -> list[str]:
-        """Those of the messages whose replies can be pulled now; waits until there is one, or for the timeout."""
+    def replies(self, message_ids: Iterable[str], timeout: float | None = None) -> Iterator[Message]:
+        """The replies as they come, one at a time in memory, until all are there or ``timeout`` seconds are over."""
 
     @abstractmethod
-    def await_nodes(self, known: int, timeout_seconds: float) -> None:
-        """Wait until another number of nodes is connected than ``known``, or for the timeout."""
+    def wait_for_nodes(self, count: int, timeout: float) -> list[int]:
+        """The connected nodes when there are ``count``. Raises RoundError after ``timeout`` seconds."""
+
+    @abstractmethod
+    def forget_messages(self, message_ids: Iterable[str]) -> None:
+        """Replies to these messages are of no interest any more."""
 
     @abstractmethod
     def reject(self, node_id: int, reason: str) -> None:
         """End a node's part in the run, telling it why."""
-
-    @abstractmethod
-    def forget(self, message_ids: Iterable[str]) -> None:
-        """Replies to these messages are of no interest any more."""

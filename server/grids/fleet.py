@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 
 from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
 
 from server.grids.door import Door
 from server.grids.listener import Listener
@@ -18,6 +17,7 @@ from server.grids.nodes import Node
 from server.grids.streams import Events, Rules
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import NodeInfo, Run, enter_run, node_info, request
+from thinwire.grid import WaitingGrid
 from thinwire.wire.endpoint import check_plain
 from thinwire.wire.frames import CHUNK_BYTES, MESSAGE_BYTES
 from thinwire.wire.room import Room
@@ -64,7 +64,7 @@ class Traffic:
     bytes_out: int
 
 
-class FleetGrid(Grid):
+class FleetGrid(WaitingGrid):
     """The nine methods of Flower's Grid, and what a fleet needs besides. Use from one thread; the server has its own.
 
     A message to a node that is away waits until the node is back or the message's time to live is over; then its

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Context, Message, RecordDict
-from flwr.serverapp import Grid
 
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import (
@@ -25,6 +24,7 @@ from thinwire.flower import (
     node_info,
     request,
 )
+from thinwire.grid import WaitingGrid
 
 
 @dataclass
@@ -36,7 +36,7 @@ class VirtualNode:
     context: Context
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(WaitingGrid):
     """Nodes in the order of their index; an app runs when its reply is pulled, in node order: same run, same bits.
 
     Time is not simulated: timeouts and times to live never cut a round short. Records are the app's own copy, the

@@ -7,10 +7,10 @@ from torch import nn
 from client.local import LocalOptions
 from client.lora import AdaptedLinear, add_adapters
 from client.oracles import FULL_BATCH, TorchOracle
-from client.tasks.digits import Digits
-from client.tasks.examples import TensorExamples
-from client.tasks.idx import IdxImages
-from client.tasks.registry import initial_model, load_task, trainable_layout
+from thinwire.tasks.digits import Digits
+from thinwire.tasks.examples import TensorExamples
+from thinwire.tasks.idx import IdxImages
+from thinwire.tasks.registry import initial_model, load_task, trainable_layout
 from strategies.base import Oracle
 from thinwire.errors import ConfigError
 from thinwire.random import Key, choose, permutation

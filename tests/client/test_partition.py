@@ -3,7 +3,7 @@ import builtins
 import numpy as np
 import pytest
 
-from client.partition import Scheme, divide
+from thinwire.partition import Scheme, divide
 from thinwire.errors import ConfigError
 
 LABELS = np.repeat(np.arange(10), 60)
@@ -23,7 +23,7 @@ def test_every_example_belongs_to_exactly_one_client(kind):
 
 @pytest.mark.parametrize("kind", ["iid", "dirichlet", "shards"])
 def test_the_same_seed_gives_the_same_partition_and_another_seed_another(kind):
-    from client.partition import _divide
+    from thinwire.partition import _divide
 
     first = divide(Scheme(kind), LABELS, 6, seed=1)
     _divide.cache_clear()

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from client.device import choose_device, seeded, set_threads
-from client.tasks.digits import Digits
-from client.tasks.examples import DatasetExamples, TensorExamples, to_dtype
-from client.tasks.idx import IdxImages
-from client.tasks.registry import initial_model, load_task, registry, trainable_layout, trainable_patterns
+from thinwire.device import choose_device, seeded, set_threads
+from thinwire.tasks.digits import Digits
+from thinwire.tasks.examples import DatasetExamples, TensorExamples, to_dtype
+from thinwire.tasks.idx import IdxImages
+from thinwire.tasks.registry import initial_model, load_task, registry, trainable_layout, trainable_patterns
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 
@@ -189,7 +189,7 @@ def test_damaged_files_are_named_with_what_is_wrong(tmp_path):
         (idx_bytes(np.zeros((40, 9, 9))), r"images of \(9, 9\) pixels; task.size is \(8, 8\)"),
     ):
         path.write_bytes(data)
-        from client.tasks.idx import _read_folder
+        from thinwire.tasks.idx import _read_folder
 
         _read_folder.cache_clear()
         with pytest.raises(ConfigError, match=wrong):
@@ -260,9 +260,9 @@ def test_a_task_is_built_from_its_section():
         ({"name": "idx"}, "'task.path' is missing"),
         ({"name": "idx", "path": ".", "size": [3, 28]}, "at least 4 pixels"),
         ({"name": "no_such_module_here:Thing"}, "ModuleNotFoundError.*PYTHONPATH"),
-        ({"name": "client.tasks.digits:Nothing"}, "AttributeError"),
-        ({"name": "client.device:choose_device"}, "is no subclass"),
-        ({"name": "client.tasks.base:Task"}, "lacks the method"),
+        ({"name": "thinwire.tasks.digits:Nothing"}, "AttributeError"),
+        ({"name": "thinwire.device:choose_device"}, "is no subclass"),
+        ({"name": "thinwire.tasks.base:Task"}, "lacks the method"),
     ],
 )
 def test_a_section_that_names_no_task_is_refused_in_one_line(options, wrong):
@@ -275,9 +275,9 @@ def test_a_task_of_ones_own_must_be_a_frozen_dataclass(monkeypatch):
     class Plain(Digits):
         pass
 
-    monkeypatch.setattr("client.tasks.digits.Plain", Plain, raising=False)
+    monkeypatch.setattr("thinwire.tasks.digits.Plain", Plain, raising=False)
     with pytest.raises(ConfigError, match="no frozen dataclass"):
-        load_task({"name": "client.tasks.digits:Plain"})
+        load_task({"name": "thinwire.tasks.digits:Plain"})
 
 
 def test_a_peer_cannot_name_a_class_that_this_machine_does_not(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_a_peer_cannot_name_a_class_that_this_machine_does_not(tmp_path, monkeyp
 def test_a_module_of_the_current_folder_can_be_named(tmp_path):
     source = (ROOT / "examples" / "own_task.py").read_text()
     (tmp_path / "mine.py").write_text(source)
-    program = "from client.tasks.registry import load_task; print(load_task({'name': 'mine:Line', 'noise': 0.5}))"
+    program = "from thinwire.tasks.registry import load_task; print(load_task({'name': 'mine:Line', 'noise': 0.5}))"
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.append({str(ROOT)!r}); {program}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "Line(noise=0.5)\n"

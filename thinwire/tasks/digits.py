@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from client.partition import Scheme
-from client.tasks.base import Examples, Task
-from client.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
-from client.tasks.examples import TensorExamples
+from thinwire.partition import Scheme
+from thinwire.tasks.base import Examples, Task
+from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from thinwire.tasks.examples import TensorExamples
 from thinwire.random import Key
 
 PIXELS, CLASSES, LEVELS = 64, 10, 16

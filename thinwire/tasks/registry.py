@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from client.device import seeded
-from client.tasks.base import Task
+from thinwire.device import seeded
+from thinwire.tasks.base import Task
 from thinwire.config import build, nearest
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -25,10 +25,10 @@ RESERVED = ("name", "trainable")  # keys of the section that are no fields of th
 
 @cache
 def registry() -> dict[str, type[Task]]:
-    """Name to class, by looking through the files of ``client/tasks/``."""
+    """Name to class, by looking through the files of ``thinwire/tasks/``."""
     found: dict[str, type[Task]] = {}
     for file in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        module = importlib.import_module(f"client.tasks.{file.name}")
+        module = importlib.import_module(f"thinwire.tasks.{file.name}")
         for value in vars(module).values():
             if inspect.isclass(value) and issubclass(value, Task) and "name" in vars(value):
                 other = found.setdefault(value.name, value)
@@ -108,7 +108,7 @@ def _import(path: str) -> type[Task]:
             f"start in the folder that holds {module.partition('.')[0]!r}, or put that folder on PYTHONPATH"
         ) from None
     if not (inspect.isclass(kind) and issubclass(kind, Task)):
-        raise ConfigError(f"task {path!r} is no subclass of client.tasks.base.Task")
+        raise ConfigError(f"task {path!r} is no subclass of thinwire.tasks.base.Task")
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     if missing:
         raise ConfigError(f"task {path!r} lacks the method(s) {', '.join(missing)}")

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from client.partition import Scheme
-from client.tasks.base import Examples, Task
-from client.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
-from client.tasks.examples import TensorExamples
-from client.tasks.idx_files import find_pairs, read_pair
+from thinwire.partition import Scheme
+from thinwire.tasks.base import Examples, Task
+from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from thinwire.tasks.examples import TensorExamples
+from thinwire.tasks.idx_files import find_pairs, read_pair
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 

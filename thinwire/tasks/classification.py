@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.partition import Scheme, divide
-from client.tasks.base import Examples
-from client.tasks.examples import TensorExamples
+from thinwire.partition import Scheme, divide
+from thinwire.tasks.base import Examples
+from thinwire.tasks.examples import TensorExamples
 from thinwire.errors import ConfigError
 from thinwire.random import Key, permutation
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from client.tasks.base import Examples
+from thinwire.tasks.base import Examples
 from thinwire.errors import ConfigError
 
 
