@@ -10,10 +10,10 @@ from strategies.transport import BASE, EVALUATE, HELLO, MESSAGE, ROUND, UPLINK, 
 from thinwire.errors import ThinwireError, WireError
 from thinwire.wire.exchange import (
     PROTOCOL,
+    REASON_UNWELCOME,
     EvaluateReply,
     EvaluateRequest,
     HelloRequest,
-    Reason,
     RoundReply,
     RoundRequest,
     WelcomeReply,
@@ -37,7 +37,7 @@ class Invitation:
 class Desk:
     """One client. ``workshop(configuration, clients)`` and ``store(run)`` open what it needs; both may be shared.
 
-    With ``warm`` false nothing is kept between messages but the workshop, for hosts that move a client between processes.
+    With ``warm`` false only the workshop is kept between messages: for hosts that move clients between processes.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Desk:
                 round=request.round,
                 attempt=request.attempt,
                 chain=request.chain,
-                reason=Reason.Value("REASON_UNWELCOME"),
+                reason=REASON_UNWELCOME,
             )
             return {MESSAGE: reply.SerializeToString(), UPLINK: b""}
         answered = participant.answer(request, base)
@@ -90,7 +90,7 @@ class Desk:
     def _evaluate(self, request: EvaluateRequest, base: bytes) -> dict[str, bytes]:
         participant = self._find(request.run)
         if participant is None:
-            unwelcome = Reason.Value("REASON_UNWELCOME")
+            unwelcome = REASON_UNWELCOME
             return {MESSAGE: EvaluateReply(run=request.run, round=request.round, reason=unwelcome).SerializeToString()}
         return {MESSAGE: participant.evaluate(request, base).SerializeToString()}
 

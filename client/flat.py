@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from thinwire.device import reproducible, seeded
 from client.local import LocalOptions
-from thinwire.tasks.base import Task
 from strategies.buffers import Buffers
 from thinwire import state
+from thinwire.device import reproducible, seeded
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.random import Key
+from thinwire.tasks.base import Task
 
 
 class FlatModel:

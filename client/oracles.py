@@ -12,13 +12,13 @@ from torch import Tensor
 from client.flat import FlatModel, TorchModel
 from client.local import LocalOptions
 from client.stepper import Stepper
-from thinwire.tasks.base import Examples, Task
-from thinwire.tasks.examples import to_dtype
-from thinwire.tasks.registry import initial_model
 from strategies.base import Local
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.random import Key, choose, permutation
+from thinwire.tasks.base import Examples, Task
+from thinwire.tasks.examples import to_dtype
+from thinwire.tasks.registry import initial_model
 
 __all__ = ["LocalOptions", "TorchModel", "TorchOracle"]
 

@@ -1,4 +1,4 @@
-"""The client's side of a run: one participant, its model and data warm, its private state exactly in step with the server.
+"""The client's side of a run: one participant, its data warm, its private state exactly in step with the server.
 
 Transport-agnostic: messages of round.proto in, messages out. The same object answers our gRPC fleet, Flower's SuperNode
 and a call in one process.
@@ -21,6 +21,11 @@ from thinwire.errors import ThinwireError, WireError
 from thinwire.random import Key
 from thinwire.wire.exchange import (
     PROTOCOL,
+    REASON_DECLINED,
+    REASON_DIVERGED_REPLICA,
+    REASON_LOST_PRIVATE,
+    REASON_MISSING_REPLICA,
+    REASON_UNWELCOME,
     Base,
     DownlinkStep,
     EvaluateReply,
@@ -44,9 +49,9 @@ REPLICA_EVERY = 10  # versions between writes of the replica; older ones are cau
 class Lack(Exception):  # noqa: N818  a reply, not an error
     """This client cannot answer yet; the reply says what it lacks."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
-        self.reason = Reason.Value(f"REASON_{reason}")
+        self.reason = reason
         self.detail = detail[:1000]
 
 
@@ -99,7 +104,7 @@ class Participant:
         )
 
     def answer(self, request: RoundRequest, base: bytes) -> Answered:
-        """Catch up, settle the last uplink, compute (or find) the answer. Raises WireError on nonsense from the server."""
+        """Catch up, settle the last uplink, compute (or find) the answer. Raises WireError on a server's nonsense."""
         started = time.perf_counter()
         reply = RoundReply(
             run=request.run,
@@ -142,7 +147,7 @@ class Participant:
 
     def _check_run(self, request: RoundRequest | EvaluateRequest) -> None:
         if request.run != self.run or request.incarnation != self.incarnation:
-            raise Lack("UNWELCOME", f"this client is in run {self.run}, incarnation {self.incarnation}")
+            raise Lack(REASON_UNWELCOME, f"this client is in run {self.run}, incarnation {self.incarnation}")
 
     def _catch_up(self, packed: bytes, target: int, replica_digest: bytes) -> Held:
         """The replica at the target version, by a snapshot or by the missed downlinks."""
@@ -152,10 +157,10 @@ class Participant:
         self._shelf.held = held
         if held.version != target or held.history != base.target_history:
             self._shelf.held = None
-            raise Lack("MISSING_REPLICA", f"at version {held.version}, asked for {target}")
+            raise Lack(REASON_MISSING_REPLICA, f"at version {held.version}, asked for {target}")
         if replica_digest and state.digest(held.replica) != replica_digest:
             self._shelf.held = None
-            raise Lack("DIVERGED_REPLICA", f"digest differs at version {target}")
+            raise Lack(REASON_DIVERGED_REPLICA, f"digest differs at version {target}")
         if before is None or held.version // REPLICA_EVERY != before.version // REPLICA_EVERY:
             self.store.write("replica", held)
         return held
@@ -176,7 +181,7 @@ class Participant:
             return held
         memoryless = self.bundle.method.memoryless_downlink
         if not base.downlinks or (held is None and not memoryless):
-            raise Lack("MISSING_REPLICA", "this client holds no replica of that history")
+            raise Lack(REASON_MISSING_REPLICA, "this client holds no replica of that history")
         if memoryless:
             return self._apply(held, base.downlinks[-1:], base.target_history)
         assert held is not None
@@ -184,7 +189,7 @@ class Participant:
         while due and due[0].version <= held.version:  # it knows more than the server knows of it
             history = chain_next(history, due.pop(0).packet)
         if history != held.history or not due or due[0].version != held.version + 1:
-            raise Lack("MISSING_REPLICA", "the missed downlinks apply to another version")
+            raise Lack(REASON_MISSING_REPLICA, "the missed downlinks apply to another version")
         for downlink in due:
             history = chain_next(history, downlink.packet)
         return self._apply(held, due, history)
@@ -211,7 +216,7 @@ class Participant:
         elif request.fresh:
             private = self.bundle.join(held.replica)
         else:
-            raise Lack("LOST_PRIVATE", "this client's private state is not the one that the server knows")
+            raise Lack(REASON_LOST_PRIVATE, "this client's private state is not the one that the server knows")
         self._pending, self._committed = None, Committed(request.chain, private)
         self.store.remove("pending")
         self.store.write("committed", self._committed)
@@ -239,7 +244,7 @@ class Participant:
         try:
             private, packet = self.bundle.respond(held.replica, committed.private, self.workplace.oracle, round_)
         except NonFinite as error:
-            raise Lack("DECLINED", str(error)) from None
+            raise Lack(REASON_DECLINED, str(error)) from None
         uplink = pack(packet)
         metrics = tuple(sorted(self.workplace.metrics().items()))
         chain = chain_next(committed.chain, uplink)

@@ -19,10 +19,11 @@ from strategies.bundle import Bundle, Replica
 from strategies.flower import LOCAL_ONLY
 from thinwire.config import build, merge
 from thinwire.device import choose_device, set_threads
-from thinwire.errors import ConfigError, WireError
+from thinwire.errors import WireError
 from thinwire.run_config import RunConfig
 from thinwire.tasks import initial_model, load_task, trainable_layout
 from thinwire.wire.exchange import digest
+
 
 class Workshop:
     """Task, method, model and device of a run, opened once per process."""
@@ -130,10 +131,9 @@ class TorchWorkplace:
 
 
 def merge_task(server: Mapping[str, Any], local: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's task options with this machine's over them; places on this machine come from its own settings only."""
+    """The server's task options with this machine's over them; places on this machine are its own settings only."""
     taken = {key: value for key, value in server.items() if key not in LOCAL_ONLY}
-    options = merge(taken, local)
-    return options
+    return merge(taken, local)
 
 
 def _read(configuration: str, clients: int) -> RunConfig:

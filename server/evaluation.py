@@ -38,7 +38,13 @@ class ServerModel:
         model = initial_model(task, config.seed).to(torch.float64 if config.dtype == "float64" else torch.float32)
         if config.init:
             model.load_state_dict(_read_init(Path(config.init), model))
-        return ServerModel(task, model, trainable_layout(model, config.task.get("trainable")), buffer_layout(model), choose_device(device))
+        return ServerModel(
+            task,
+            model,
+            trainable_layout(model, config.task.get("trainable")),
+            buffer_layout(model),
+            choose_device(device),
+        )
 
     def initial_arrays(self) -> ArrayRecord:
         """Parameters and buffers by name."""

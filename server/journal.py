@@ -1,4 +1,4 @@
-"""The write-ahead journal: one decided round after the other, each with its checksum, synced before anybody hears of it."""
+"""The write-ahead journal: decided rounds, each with its checksum, synced before anybody hears of them."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class Journal:
     def append(self, entry: Entry) -> None:
         """Write an entry and sync it. Raises RoundError when the disk does not take it; the round is then undecided."""
         if self._file is None:
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab")  # noqa: SIM115  held open for the next entries
             if self._file.tell() == 0:
                 self._file.write(MAGIC)
         file, start = self._file, self._file.tell()
@@ -36,12 +36,14 @@ class Journal:
             os.fdatasync(file.fileno())
         except OSError as error:
             file.truncate(start)
-            raise RoundError(f"cannot write the journal {self.path}: {error.strerror}; free some space and resume") from None
+            raise RoundError(
+                f"cannot write the journal {self.path}: {error.strerror}; free some space and resume"
+            ) from None
 
     def start(self) -> None:
         """An empty journal, after a checkpoint."""
         self.close()
-        self._file = open(self.path, "wb")
+        self._file = open(self.path, "wb")  # noqa: SIM115
         self._file.write(MAGIC)
         self._file.flush()
         os.fdatasync(self._file.fileno())

@@ -53,7 +53,9 @@ class MirrorFiles:
         if data[:16] != hashlib.blake2b(body, digest_size=16).digest():
             return None
         kind = _DTYPES.get(body[CHAIN_BYTES : CHAIN_BYTES + 2])
-        return None if kind is None else torch.from_numpy(np.frombuffer(body, dtype=kind, offset=CHAIN_BYTES + 2).copy())
+        return (
+            None if kind is None else torch.from_numpy(np.frombuffer(body, dtype=kind, offset=CHAIN_BYTES + 2).copy())
+        )
 
     def _slot_of_newest(self, client: int) -> str:
         """After a restart the newest slot is told by the files' times."""

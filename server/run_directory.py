@@ -38,7 +38,9 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path / "lock")
         except OSError as error:
-            raise ConfigError(f"cannot write to run directory {path}: {error.strerror}; choose another with --out") from None
+            raise ConfigError(
+                f"cannot write to run directory {path}: {error.strerror}; choose another with --out"
+            ) from None
         self._journal = Journal(path / "journal.bin") if durable else None
         self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
         self._files: dict[str, IO[str]] = {}
@@ -84,7 +86,7 @@ class RunDirectory:
         """One JSON line: rounds into metrics.jsonl, everything else into events.jsonl."""
         name = METRICS if kind == "round" else EVENTS
         if name not in self._files:
-            self._files[name] = open(self.path / name, "a", encoding="utf-8")
+            self._files[name] = open(self.path / name, "a", encoding="utf-8")  # noqa: SIM115  held open
         line = dict(fields) if kind == "round" else {"event": kind, **fields}
         self._files[name].write(json.dumps({"time": round(time.time(), 3), **line}, default=str) + "\n")
         self._files[name].flush()
@@ -133,10 +135,12 @@ def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 def _lock(path: Path) -> IO[str]:
     """Hold the folder; raises ConfigError when another server does."""
-    file = open(path, "a", encoding="utf-8")
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115  the lock lives as long as the handle
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ConfigError(f"run directory {path.parent} is in use by another server; stop it or choose another") from None
+        raise ConfigError(
+            f"run directory {path.parent} is in use by another server; stop it or choose another"
+        ) from None
     return file

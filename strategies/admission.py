@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import thinwire
@@ -62,14 +63,16 @@ class Admission:
     ) -> None:
         """Let clients in; those that do not fit are refused with the reason. Sets what they hold."""
         due = {record.node: record for record in records if record.node is not None and not record.welcomed}
-        asks = [Ask(node, WELCOME, {MESSAGE: self._invitation(roster, record, incarnation)}) for node, record in due.items()]
+        asks = [
+            Ask(node, WELCOME, {MESSAGE: self._invitation(roster, record, incarnation)}) for node, record in due.items()
+        ]
         counted = meter or Meter()
         for record, ask in zip(due.values(), asks, strict=True):
             counted.sent(record, ask.size)
         for answer in self._ask(asks):
             record = due[answer.node]
             counted.received(record, answer.size)
-            self._hear(lambda heard, record=record: self._hear_welcome(heard, record), answer)
+            self._hear(partial(self._hear_welcome, record), answer)
 
     def _invitation(self, roster: Roster, record: ClientRecord, incarnation: int) -> bytes:
         return WelcomeRequest(
@@ -106,7 +109,7 @@ class Admission:
         self.on_event("hello", {"client": reply.client, "node": answer.node, "software": reply.software})
         return ""
 
-    def _hear_welcome(self, answer: Answer, record: ClientRecord) -> str:
+    def _hear_welcome(self, record: ClientRecord, answer: Answer) -> str:
         reply = read(WelcomeReply, answer.parts.get(MESSAGE, b""))
         if reply.refusal:
             return f"client {record.name!r} cannot take part: {reply.refusal}"

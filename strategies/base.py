@@ -117,8 +117,8 @@ class Method(ABC):
 
     Replica: what all nodes agree on, bit for bit. Server: the server's own. Private: one client's own; a part of it may
     be mirrored on the server. States are frozen dataclasses that ``thinwire.state`` can save.
-    ``respond`` never consumes the private state that it is given (a rollback needs it); ``step`` and ``apply`` may reuse
-    the memory of theirs. A new method is one new file in ``strategies/``.
+    ``respond`` never consumes the private state that it is given (a rollback needs it); ``step`` and ``apply`` may
+    reuse the memory of theirs. The mirrored part of what ``join`` gives may not depend on the replica. A new method is one new file in ``strategies/``.
     """
 
     name: ClassVar[str]
@@ -134,17 +134,17 @@ class Method(ABC):
         With ``mirror``, the mirrored part is that and only the local part starts anew.
         """
 
-    def asks(self, replica: Any, server: Any, round: int) -> Asks | tuple[int, ...]:  # noqa: A002
+    def asks(self, replica: Any, server: Any, round: int) -> Asks | tuple[int, ...]:
         """Who must answer this round."""
         return Asks.SAMPLE
 
     @abstractmethod
-    def respond(self, replica: Any, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:  # noqa: A002
+    def respond(self, replica: Any, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:
         """On a client: the next private state and the uplink."""
 
     @abstractmethod
     def step(
-        self, replica: Any, server: Any, uplinks: Iterable[tuple[int, Packet]], round: Round  # noqa: A002
+        self, replica: Any, server: Any, uplinks: Iterable[tuple[int, Packet]], round: Round
     ) -> tuple[Any, Downlink]:
         """On the server: the next server state and the downlink.
 
@@ -152,7 +152,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def apply(self, replica: Any, downlink: Packet, round: Round) -> Any:  # noqa: A002
+    def apply(self, replica: Any, downlink: Packet, round: Round) -> Any:
         """On every node: the next replica. Portable arithmetic only."""
 
     @abstractmethod
@@ -163,7 +163,7 @@ class Method(ABC):
         """The part of a private state that the server must know (h_i, g_i), or None."""
         return None
 
-    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """The mirror after an applied uplink: the same code, so the same bits, as in ``respond``."""
         raise AssertionError(f"{type(self).__name__} mirrors nothing")
 
@@ -196,7 +196,7 @@ class Method(ABC):
         """Whether private states have a mirrored part."""
         return False
 
-    def validate(self, uplink: Packet, round: Round) -> None:  # noqa: A002
+    def validate(self, uplink: Packet, round: Round) -> None:
         """Decode an uplink for nothing but errors, as it arrives, so that ``step`` never meets a hostile one.
 
         ``round.client`` is its sender. Raises WireError.

@@ -27,19 +27,19 @@ class Sidecar(ABC):
         """The replica before round 1, from the server's initial value."""
 
     @abstractmethod
-    def collect(self, replica: Tensor, after: Tensor, round: Round) -> Packet:  # noqa: A002
+    def collect(self, replica: Tensor, after: Tensor, round: Round) -> Packet:
         """On a client: its payloads, from the value that local work left."""
 
     @abstractmethod
-    def validate(self, packet: Packet, round: Round) -> None:  # noqa: A002
+    def validate(self, packet: Packet, round: Round) -> None:
         """Decode a client's payloads for nothing but errors. Raises WireError."""
 
     @abstractmethod
-    def combine(self, replica: Tensor, uplinks: Iterable[tuple[int, Packet]], round: Round) -> Packet:  # noqa: A002
+    def combine(self, replica: Tensor, uplinks: Iterable[tuple[int, Packet]], round: Round) -> Packet:
         """On the server: the downlink's payloads; none when nobody answered."""
 
     @abstractmethod
-    def apply(self, replica: Tensor, packet: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, packet: Packet, round: Round) -> Tensor:
         """On every node: the next replica; the same one when the packet is empty. Portable arithmetic only."""
 
 
@@ -68,17 +68,17 @@ class Buffers(Sidecar):
         """As the server's model has them."""
         return value
 
-    def collect(self, replica: Tensor, after: Tensor, round: Round) -> Packet:  # noqa: A002
+    def collect(self, replica: Tensor, after: Tensor, round: Round) -> Packet:
         """The client's own values, dense."""
         return self._packet(after, round, round.client)
 
-    def validate(self, packet: Packet, round: Round) -> None:  # noqa: A002
+    def validate(self, packet: Packet, round: Round) -> None:
         """One dense payload of this layout and nothing else."""
         if set(packet) != {MEAN}:
             raise WireError(f"buffers carry one payload {MEAN!r}, not {', '.join(sorted(packet)) or 'none'}")
         self._vector(packet, round, "cpu")
 
-    def combine(self, replica: Tensor, uplinks: Iterable[tuple[int, Packet]], round: Round) -> Packet:  # noqa: A002
+    def combine(self, replica: Tensor, uplinks: Iterable[tuple[int, Packet]], round: Round) -> Packet:
         """The mean with weights renormalised over the cohort, summed in float64."""
         total = torch.zeros(self.layout.numel, dtype=torch.float64)
         weight = 0.0
@@ -88,15 +88,15 @@ class Buffers(Sidecar):
             weight += share
         return self._packet((total / weight).to(replica), round, SHARED) if weight else {}
 
-    def apply(self, replica: Tensor, packet: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, packet: Packet, round: Round) -> Tensor:
         """The mean as it was sent."""
         return self._vector(packet, round, replica.device) if packet else replica
 
-    def _packet(self, vector: Tensor, round: Round, client: int) -> Packet:  # noqa: A002
+    def _packet(self, vector: Tensor, round: Round, client: int) -> Packet:
         key = round.key(self.name, client=client)
         return {MEAN: Identity().encode(vector.to(round.federation.dtype), self.layout, key).payload}
 
-    def _vector(self, packet: Packet, round: Round, device: torch.device | str) -> Tensor:  # noqa: A002
+    def _vector(self, packet: Packet, round: Round, device: torch.device | str) -> Tensor:
         if MEAN not in packet:
             raise WireError(f"payload {MEAN!r} of the buffers is missing")
         expectation = Expectation(self.layout, round.federation.dtype, Identity().codecs)

@@ -25,7 +25,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The method and its sidecars behind the calls of a method; payloads are named ``method.NAME`` and ``SIDECAR.NAME``."""
+    """The method and its sidecars behind the calls of a method; payloads are ``method.NAME`` and ``SIDECAR.NAME``."""
 
     method: Method
     sidecars: tuple[Sidecar, ...] = ()
@@ -40,7 +40,7 @@ class Bundle:
         shared, server = self.method.begin(x0, federation)
         return Replica(shared, tuple(s.begin(_given(buffers)) for s in self.sidecars)), server
 
-    def respond(self, replica: Replica, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:  # noqa: A002
+    def respond(self, replica: Replica, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:
         """On a client: next private state and the whole uplink."""
         after, uplink = self.method.respond(replica.method, private, oracle, round)
         packet = _under(METHOD, uplink)
@@ -50,7 +50,7 @@ class Bundle:
         return after, packet
 
     def step(
-        self, replica: Replica, server: Any, uplinks: Sequence[tuple[int, Packet]], round: Round  # noqa: A002
+        self, replica: Replica, server: Any, uplinks: Sequence[tuple[int, Packet]], round: Round
     ) -> tuple[Any, Downlink]:
         """On the server: next server state and the whole downlink; ``uplinks`` may be read several times."""
         server, downlink = self.method.step(replica.method, server, _only(METHOD, uplinks), round)
@@ -60,13 +60,13 @@ class Bundle:
         personal = {client: _under(METHOD, own) for client, own in downlink.personal.items()}
         return server, Downlink(packet, personal)
 
-    def apply(self, replica: Replica, downlink: Packet, round: Round) -> Replica:  # noqa: A002
+    def apply(self, replica: Replica, downlink: Packet, round: Round) -> Replica:
         """On every node: the next replica."""
         shared = self.method.apply(replica.method, _part(METHOD, downlink), round)
         pairs = zip(self.sidecars, replica.sidecars, strict=True)
         return Replica(shared, tuple(s.apply(value, _part(s.name, downlink), round) for s, value in pairs))
 
-    def validate(self, uplink: Packet, round: Round) -> None:  # noqa: A002
+    def validate(self, uplink: Packet, round: Round) -> None:
         """Decode an uplink for nothing but errors. Raises WireError."""
         known = {METHOD, *(sidecar.name for sidecar in self.sidecars)}
         for name in uplink:
@@ -84,7 +84,7 @@ class Bundle:
         """The private state of a newcomer."""
         return self.method.join(replica.method, mirror)
 
-    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """The mirror after an applied uplink."""
         return self.method.advance(mirror, _part(METHOD, uplink), round)
 

@@ -36,11 +36,11 @@ class Channel(ABC):
         """What compresses the downlink's payload."""
 
     @abstractmethod
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
         """On the server: the downlink that brings x nearer to the clients."""
 
     @abstractmethod
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """On every node: the next replica. Portable arithmetic only."""
 
     def check(self, layout: Layout) -> None:
@@ -52,12 +52,12 @@ class Channel(ABC):
         """The payload names of the broadcast and the compressor of each."""
         return {MODEL: self.operator}
 
-    def encode(self, vector: Tensor, round: Round) -> Packet:  # noqa: A002
+    def encode(self, vector: Tensor, round: Round) -> Packet:
         """The vector as this channel's packet."""
         key = round.key(MODEL, "down", SHARED)
         return {MODEL: self.operator.encode(vector, round.federation.layout, key).payload}
 
-    def decode(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def decode(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """The vector of a packet, beside the replica."""
         return round.decode(downlink, MODEL, self.operator, round.key(MODEL, "down", SHARED), replica.device)
 
@@ -78,11 +78,11 @@ class Dense(Channel):
         """Nothing is dropped."""
         return Identity()
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
         """Send x."""
         return self.encode(x, round)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """w <- x."""
         return self.decode(replica, downlink, round)
 
@@ -112,11 +112,11 @@ class EF21P(Channel):
         """C."""
         return self.contraction
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
         """Send p = C(x - w)."""
         return self.encode(x - replica, round)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """w <- w + p."""
         return replica + self.decode(replica, downlink, round)
 
@@ -142,11 +142,11 @@ class Direct(Channel):
         """Q."""
         return self.compressor
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:  # noqa: A002
+    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
         """Send Q(x)."""
         return self.encode(x, round)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """w <- Q(x)."""
         return self.decode(replica, downlink, round)
 

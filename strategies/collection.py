@@ -8,7 +8,16 @@ from strategies.ledger import Ledger, Uplinks
 from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, MESSAGE, ROUND, UPLINK, Answer, Ask, Transport
 from thinwire.errors import WireError
-from thinwire.wire.exchange import REASONS, Reason, RoundReply, RoundRequest, digest, read
+from thinwire.wire.exchange import (
+    REASON_DECLINED,
+    REASON_LOST_PRIVATE,
+    REASON_UNWELCOME,
+    REASONS,
+    RoundReply,
+    RoundRequest,
+    digest,
+    read,
+)
 from thinwire.wire.packet import unpack
 
 REPEATS = 3  # times a client is asked again within one attempt, for a snapshot or its mirror
@@ -65,7 +74,9 @@ class Collector:
             elif record.absent_since is None:
                 record.absent_since = now
         strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
-        self.admission.welcome(roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter)
+        self.admission.welcome(
+            roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter
+        )
 
     def base(self, record: ClientRecord) -> bytes:
         """How the client gets to the present version."""
@@ -151,7 +162,7 @@ class Collector:
         open_now = (ledger.run, ledger.incarnation, ledger.next_round, self._attempt, record.chain)
         if (reply.run, reply.incarnation, reply.round, reply.attempt, reply.chain) != open_now:
             return None
-        if reply.client != record.index and reply.reason != Reason.Value("REASON_UNWELCOME"):
+        if reply.client != record.index and reply.reason != REASON_UNWELCOME:
             raise WireError(f"client {record.name!r} answers for index {reply.client}; its own is {record.index}")
         return reply
 
@@ -172,13 +183,13 @@ class Collector:
         """Give a client what it says it lacks and ask again; a client that declines is absent."""
         self._note("client-lacks", record, f"{REASONS.get(reply.reason, reply.reason)}: {reply.detail}")
         self._waiting[record.index] -= 1
-        if reply.reason == Reason.Value("REASON_DECLINED") or self._waiting[record.index] <= 0:
+        if reply.reason == REASON_DECLINED or self._waiting[record.index] <= 0:
             del self._waiting[record.index]
             return
         record.version = None  # a client that lacks anything gets a snapshot: simple, and rare
-        if reply.reason == Reason.Value("REASON_UNWELCOME"):
+        if reply.reason == REASON_UNWELCOME:
             record.welcomed = False
-        elif reply.reason == Reason.Value("REASON_LOST_PRIVATE"):
+        elif reply.reason == REASON_LOST_PRIVATE:
             self._recover(record)
         self._unsent.add(record.index)
 

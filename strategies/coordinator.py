@@ -13,7 +13,7 @@ from strategies.ledger import Ledger
 from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
-from thinwire.wire.exchange import REASONS, EvaluateReply, EvaluateRequest, Reason, read
+from thinwire.wire.exchange import REASON_UNSPECIFIED, REASONS, EvaluateReply, EvaluateRequest, read
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Coordinator:
             ledger.store.record("round-repeated", {"round": number, "attempt": attempt, "replies": len(uplinks)})
         ledger.checkpoint()
         raise RoundError(
-            f"round {number}: fewer than {ledger.needed(asked)} of {len(asked)} clients answered, in {attempts} attempts; "
-            "a checkpoint is written: resume when the clients are back, or lower round.minimum_replies"
+            f"round {number}: fewer than {ledger.needed(asked)} of {len(asked)} clients answered, "
+            f"in {attempts} attempts; a checkpoint is written: resume when the clients are back, or lower round.minimum_replies"
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Coordinator:
         except WireError as error:
             self.ledger.store.record("hostile", {"client": record.name, "detail": str(error)})
             return []
-        if reply.reason != Reason.Value("REASON_UNSPECIFIED"):
+        if reply.reason != REASON_UNSPECIFIED:
             record.version = None
             detail = f"{REASONS.get(reply.reason, reply.reason)}: {reply.detail}"
             self.ledger.store.record("client-lacks", {"client": record.name, "detail": detail})

@@ -44,11 +44,11 @@ class Descent(Method):
         """The private state is the estimator's."""
         return self.estimator.join(replica, mirror)
 
-    def respond(self, replica: Tensor, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:  # noqa: A002
+    def respond(self, replica: Tensor, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:
         """Work at the replica and send what the estimator makes of the direction."""
         return self.estimator.respond(self._direction(replica, oracle, round), private, round)
 
-    def _direction(self, w: Tensor, oracle: Oracle, round: Round) -> Tensor:  # noqa: A002
+    def _direction(self, w: Tensor, oracle: Oracle, round: Round) -> Tensor:
         key = round.key("batch")
         if self.work == "steps":
             return oracle.local(w, key).update
@@ -59,14 +59,14 @@ class Descent(Method):
         replica: Tensor,
         server: DescentServer,
         uplinks: Iterable[tuple[int, Packet]],
-        round: Round,  # noqa: A002
+        round: Round,
     ) -> tuple[DescentServer, Downlink]:
         """Aggregate, step, send."""
         estimated, direction = self.estimator.aggregate(server.estimator, uplinks, round)
         x, memory = self.optimiser.step(server.x, direction, server.optimiser, round.federation.layout)
         return DescentServer(x, estimated, memory), Downlink(self.channel.send(x, replica, round))
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
         """The channel's part."""
         return self.channel.apply(replica, downlink, round)
 
@@ -78,7 +78,7 @@ class Descent(Method):
         """The estimator's."""
         return self.estimator.mirror(private)
 
-    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """The estimator's."""
         return self.estimator.advance(mirror, uplink, round)
 

@@ -60,7 +60,7 @@ class EF14(Estimator):
         """No residual yet."""
         return EF14Client(torch.zeros_like(x))
 
-    def respond(self, direction: Tensor, private: EF14Client, round: Round) -> tuple[EF14Client, Packet]:  # noqa: A002
+    def respond(self, direction: Tensor, private: EF14Client, round: Round) -> tuple[EF14Client, Packet]:
         """Send C(beta e_i + D_i) and keep the rest."""
         u = self.decay * private.e + direction
         key = round.key(UPDATE, "up")
@@ -71,7 +71,7 @@ class EF14(Estimator):
         self,
         server: None,
         uplinks: Iterable[tuple[int, Packet]],
-        round: Round,  # noqa: A002
+        round: Round,
     ) -> tuple[None, Tensor]:
         """G, the sampled sum, so that every residual arrives with its own weight p_i in the long run."""
         return None, gather(uplinks, self.contraction, round).sampled()

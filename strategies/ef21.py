@@ -63,7 +63,7 @@ class EF21(Estimator):
         """g_i as the server knows it, or 0."""
         return EF21Client(torch.zeros_like(x) if mirror is None else mirror.to(x, copy=True))
 
-    def respond(self, direction: Tensor, private: EF21Client, round: Round) -> tuple[EF21Client, Packet]:  # noqa: A002
+    def respond(self, direction: Tensor, private: EF21Client, round: Round) -> tuple[EF21Client, Packet]:
         """Send C(D_i - g_i) and add what the server will decode to g_i."""
         difference, key = direction - private.g, round.key(UPDATE, "up")
         encoded = self.contraction.encode(difference, round.federation.layout, key, round.place, private.warm)
@@ -73,7 +73,7 @@ class EF21(Estimator):
         self,
         server: EF21Server,
         uplinks: Iterable[tuple[int, Packet]],
-        round: Round,  # noqa: A002
+        round: Round,
     ) -> tuple[EF21Server, Tensor]:
         """g of all n clients, those who answered having moved."""
         g = server.g + gather(uplinks, self.contraction, round).total
@@ -88,7 +88,7 @@ class EF21(Estimator):
         """g_i."""
         return private.g
 
-    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """g_i + c_i."""
         return mirror + round.decode(uplink, UPDATE, self.contraction, round.key(UPDATE, "up"), mirror.device)
 

@@ -36,7 +36,7 @@ class Estimator(ABC):
         """The private state of a new or reset client; with ``mirror``, its mirrored part is that."""
 
     @abstractmethod
-    def respond(self, direction: Tensor, private: Any, round: Round) -> tuple[Any, Packet]:  # noqa: A002
+    def respond(self, direction: Tensor, private: Any, round: Round) -> tuple[Any, Packet]:
         """On a client: the next private state and the uplink of its direction."""
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Estimator(ABC):
         self,
         server: Any,
         uplinks: Iterable[tuple[int, Packet]],
-        round: Round,  # noqa: A002
+        round: Round,
     ) -> tuple[Any, Tensor]:
         """On the server: the next server part and the aggregated direction, float64."""
 
@@ -67,7 +67,7 @@ class Estimator(ABC):
         """The mirrored part of a private state (h_i, g_i), or None."""
         return None
 
-    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:  # noqa: A002
+    def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """The mirror after an applied uplink, with the bits of ``respond``."""
         raise AssertionError(f"{type(self).__name__} mirrors nothing")
 
@@ -101,7 +101,7 @@ class Gathered:
 def gather(
     uplinks: Iterable[tuple[int, Packet]],
     compressor: Compressor,
-    round: Round,  # noqa: A002
+    round: Round,
     name: str = UPDATE,
 ) -> Gathered:
     """Decode and add up one payload of every uplink, each when it is reached. Raises WireError."""

@@ -39,7 +39,7 @@ class FedAvg(Estimator):
     def join(self, x: Tensor, mirror: Tensor | None = None) -> None:
         """Clients keep nothing."""
 
-    def respond(self, direction: Tensor, private: None, round: Round) -> tuple[None, Packet]:  # noqa: A002
+    def respond(self, direction: Tensor, private: None, round: Round) -> tuple[None, Packet]:
         """Send Q(D_i)."""
         encoded = self.compressor.encode(direction, round.federation.layout, round.key(UPDATE, "up"), round.place)
         return None, {UPDATE: encoded.payload}
@@ -48,7 +48,7 @@ class FedAvg(Estimator):
         self,
         server: None,
         uplinks: Iterable[tuple[int, Packet]],
-        round: Round,  # noqa: A002
+        round: Round,
     ) -> tuple[None, Tensor]:
         """G, the mean over those who answered."""
         return None, gather(uplinks, self.compressor, round).average()

@@ -151,7 +151,7 @@ class MethodStrategy(Strategy):
 
     ``config`` is a RunConfig, or its options by keyword: ``MethodStrategy(method="ef21", uplink="top-k", clients=10)``.
     The clients must run Thinwire's ClientApp (``client.app``). ``start`` drives the rounds itself, with deadlines,
-    repeats, checkpoints and resume; the ``configure_`` and ``aggregate_`` calls of other strategies have no meaning here.
+    repeats, checkpoints and resume; the ``configure_`` and ``aggregate_`` calls of other strategies mean nothing here.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class MethodStrategy(Strategy):
             self._evaluate(coordinator, arrays, 0, rounds, evaluate_fn, result)
         while ledger.replicated.version < rounds:
             decided = coordinator.round()
-            train = {name: value for name, value in decided.metrics.items()}
+            train = dict(decided.metrics.items())
             result.train_metrics_clientapp[decided.round] = MetricRecord(dict(train))
             metrics = self._evaluate(coordinator, arrays, decided.round, rounds, evaluate_fn, result)
             self._store.record("round", _row(decided, metrics))
@@ -254,12 +254,8 @@ class MethodStrategy(Strategy):
         loaded = self._store.load()
         run = loaded[0].run if loaded else self._run or new_run()
         bundle = Bundle.of(self.method, arrays.buffer_layout)
-        admission = Admission(
-            transport, run, self._codecs(), self._configuration(), arrays.layout.digest, self._event
-        )
-        federation = Federation(
-            arrays.layout, self.config.clients, self.config.seed, DTYPES[self.config.dtype]
-        )
+        admission = Admission(transport, run, self._codecs(), self._configuration(), arrays.layout.digest, self._event)
+        federation = Federation(arrays.layout, self.config.clients, self.config.seed, DTYPES[self.config.dtype])
         if loaded is None:
             ledger = self._begin(run, bundle, federation, arrays, admission, transport, timeout_seconds)
         else:

@@ -92,11 +92,13 @@ class Ledger:
             self.checkpoint()
 
     def replay(self, entries: Iterator[Entry]) -> int:
-        """Decide again what the journal says, after a restart; the number of rounds. Raises RoundError if they differ."""
+        """Decide again what the journal says, after a restart; the number of rounds. Raises RoundError on a difference."""
         count = 0
         for entry in entries:
             if entry.round != self.next_round:
-                raise RoundError(f"the journal goes on with round {entry.round}; the checkpoint needs {self.next_round}")
+                raise RoundError(
+                    f"the journal goes on with round {entry.round}; the checkpoint needs {self.next_round}"
+                )
             raw = dict(entry.uplinks)
             uplinks = Uplinks(sorted(raw), raw.__getitem__)
             if self._step(entry.asked, uplinks) != entry.downlink:

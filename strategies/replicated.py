@@ -30,7 +30,7 @@ class Replicated:
     _missed_bytes: int = 0
     _cache: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
-    def apply(self, packed: bytes, round: Round) -> None:  # noqa: A002
+    def apply(self, packed: bytes, round: Round) -> None:
         """Move to the next version by the bytes that clients get."""
         packet = unpack(packed, Payload, len(packed))
         self.replica = self.bundle.apply(self.replica, packet, round)

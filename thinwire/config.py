@@ -1,4 +1,4 @@
-"""Configuration: the dataclasses themselves, filled from TOML, flags and Flower's run config, and checked by pydantic."""
+"""Configuration: the dataclasses themselves, filled from TOML, flags and Flower's run config, checked by pydantic."""
 
 import dataclasses
 import difflib

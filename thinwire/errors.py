@@ -1,9 +1,9 @@
 """The error tree; only its leaves are raised.
 
-    ThinwireError              the command line prints it without a traceback
-    ├── ConfigError            the operator can fix it     (exit code 2; says what is allowed)
-    ├── WireError              the peer sent nonsense      (bad shape, index, codec, digest; too large; wrong version)
-    └── RoundError             the round cannot finish     (too few clients, diverged, deadline; exit code 1)
+ThinwireError              the command line prints it without a traceback
+├── ConfigError            the operator can fix it     (exit code 2; says what is allowed)
+├── WireError              the peer sent nonsense      (bad shape, index, codec, digest; too large; wrong version)
+└── RoundError             the round cannot finish     (too few clients, diverged, deadline; exit code 1)
 """
 
 

@@ -48,7 +48,8 @@ class Layout:
 
         Raises ConfigError when nothing is left to train.
         """
-        entries, frozen = [], []
+        entries: list[Entry] = []
+        frozen: list[Entry] = []
         for name, parameter in module.named_parameters():
             chosen = parameter.requires_grad and (trainable is None or trainable(name))
             (entries if chosen else frozen).append(Entry(name, tuple(parameter.shape)))
@@ -88,7 +89,9 @@ class Layout:
                 raise ConfigError(f"tensor {entry.name!r} is missing; the model needs it with shape {entry.shape}")
             tensor = tensors[entry.name].detach()
             if tuple(tensor.shape) != entry.shape:
-                raise ConfigError(f"tensor {entry.name!r} has shape {tuple(tensor.shape)}; the model needs {entry.shape}")
+                raise ConfigError(
+                    f"tensor {entry.name!r} has shape {tuple(tensor.shape)}; the model needs {entry.shape}"
+                )
             parts.append(tensor.reshape(-1).to(dtype) if dtype is not None else tensor.reshape(-1))
         return torch.cat(parts)
 

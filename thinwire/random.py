@@ -38,7 +38,7 @@ class Key:
         self,
         purpose: str | None = None,
         *,
-        round: int | None = None,  # noqa: A002  the field's own name
+        round: int | None = None,
         client: int | None = None,
         tensor: int | None = None,
         direction: Direction | None = None,

@@ -61,7 +61,7 @@ def digest(state: Any) -> bytes:
     total = hashlib.blake2b(json.dumps(structure, sort_keys=True).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.digest()
 
 

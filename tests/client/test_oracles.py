@@ -7,13 +7,13 @@ from torch import nn
 from client.local import LocalOptions
 from client.lora import AdaptedLinear, add_adapters
 from client.oracles import FULL_BATCH, TorchOracle
+from strategies.base import Oracle
+from thinwire.errors import ConfigError
+from thinwire.random import Key, choose, permutation
 from thinwire.tasks.digits import Digits
 from thinwire.tasks.examples import TensorExamples
 from thinwire.tasks.idx import IdxImages
 from thinwire.tasks.registry import initial_model, load_task, trainable_layout
-from strategies.base import Oracle
-from thinwire.errors import ConfigError
-from thinwire.random import Key, choose, permutation
 
 CPU = torch.device("cpu")
 KEY = Key(7, "batch", round=3, client=2)

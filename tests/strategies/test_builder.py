@@ -131,13 +131,13 @@ class Whole(Method):
     def join(self, replica: Any, mirror: Any = None) -> None:
         return None
 
-    def respond(self, replica: Any, private: Any, oracle: Any, round: Any) -> Any:  # noqa: A002
+    def respond(self, replica: Any, private: Any, oracle: Any, round: Any) -> Any:
         return None, {"gradient": self.compressor.encode(oracle.full(replica), round.federation.layout, round.key("g"))}
 
-    def step(self, replica: Any, server: Any, uplinks: Any, round: Any) -> Any:  # noqa: A002
+    def step(self, replica: Any, server: Any, uplinks: Any, round: Any) -> Any:
         return None, Downlink({})
 
-    def apply(self, replica: Any, downlink: Any, round: Any) -> Any:  # noqa: A002
+    def apply(self, replica: Any, downlink: Any, round: Any) -> Any:
         return replica
 
     def model(self, replica: Any, server: Any = None) -> Any:

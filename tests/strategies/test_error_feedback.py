@@ -50,7 +50,7 @@ class AverageOfParticipants(EF21):
     def begin(self, x0, federation):
         return EF21Servers(torch.zeros(0), (torch.zeros_like(x0),) * federation.clients)
 
-    def aggregate(self, server, uplinks, round):  # noqa: A002
+    def aggregate(self, server, uplinks, round):
         own, answered = list(server.own), []
         for client, packet in uplinks:
             key = round.key(UPDATE, "up", client)

@@ -27,7 +27,9 @@ Participation = Annotated[float | None, typer.Option(help="Share of the clients 
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 MethodName = Annotated[str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.")]
 Uplink = Annotated[str | None, typer.Option(help="Compressor from client to server, e.g. top-k.")]
-Downlink = Annotated[str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")]
+Downlink = Annotated[
+    str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")
+]
 TaskName = Annotated[str | None, typer.Option("--task", help="digits, idx, or your own as package.module:Class.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
@@ -52,8 +54,8 @@ def simulate(
     """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
     from thinwire.cli.simulation import run_simulation
 
-    flags = dict(clients=clients, rounds=rounds, participation=participation, seed=seed)
-    names = dict(method=method, uplink=uplink, downlink=downlink, task=task)
+    flags = {"clients": clients, "rounds": rounds, "participation": participation, "seed": seed}
+    names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
 
 
@@ -78,8 +80,8 @@ def server(
     """Serve a run to clients over gRPC."""
     from thinwire.cli.serving import serve
 
-    flags = dict(clients=clients, rounds=rounds, participation=participation, seed=seed)
-    names = dict(method=method, uplink=uplink, downlink=downlink, task=task)
+    flags = {"clients": clients, "rounds": rounds, "participation": participation, "seed": seed}
+    names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     assignments = [*(set_ or []), *([f"server.address={address}"] if address else [])]
     assignments += ["server.insecure=true"] if insecure else []
     if resume is not None and out is not None:
@@ -90,8 +92,12 @@ def server(
 @app.command()
 def client(
     server: Annotated[str | None, typer.Option(help="Server as host:port.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with this client's settings.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of this client, stable across restarts (default: host name).")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML file with this client's settings.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of this client, stable across restarts (default: host name).")
+    ] = None,
     task: TaskName = None,
     state: Annotated[Path | None, typer.Option(help="Folder for this client's private state.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -102,7 +108,7 @@ def client(
     """Take part in a run: train on local data whenever the server asks, until the run is over."""
     from thinwire.cli.taking_part import take_part
 
-    flags: dict[str, Any] = dict(server=server, name=name, device=device, token=token)
+    flags: dict[str, Any] = {"server": server, "name": name, "device": device, "token": token}
     flags |= {"state": str(state) if state else None, "insecure": insecure or None}
     take_part(client_options(config, flags, task, set_ or []))
 

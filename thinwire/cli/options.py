@@ -24,9 +24,9 @@ def run_options(
     for name, value in flags.items():
         if value is not None:
             options = put(options, RUN_FLAGS.get(name, name), value)
-    for section, name in names.items():
-        if name is not None and _name_of(options.get(section)) != name:
-            options[section] = {"name": name}  # options of another compressor, method or task do not apply
+    for section, named in names.items():
+        if named is not None and _name_of(options.get(section)) != named:
+            options[section] = {"name": named}  # options of another compressor, method or task do not apply
     return set_keys(options, assignments)
 
 

@@ -83,9 +83,7 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
 
     try:
         folder.write_config(to_options(config))
-        strategy = MethodStrategy(
-            config, layout=model.layout, buffers=model.buffers, store=folder, on_round=on_round
-        )
+        strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers, store=folder, on_round=on_round)
         grid = InProcessGrid(virtual_clients(config, device), config.clients, run_id=1)
         result = strategy.start(grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn())
         save_model(folder, from_arrays(result.arrays))

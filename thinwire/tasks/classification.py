@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thinwire.errors import ConfigError
 from thinwire.partition import Scheme, divide
+from thinwire.random import Key, permutation
 from thinwire.tasks.base import Examples
 from thinwire.tasks.examples import TensorExamples
-from thinwire.errors import ConfigError
-from thinwire.random import Key, permutation
 
 EVALUATION_BATCH = 1024
 

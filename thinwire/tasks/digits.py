@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.partition import Scheme
+from thinwire.random import Key
 from thinwire.tasks.base import Examples, Task
 from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
 from thinwire.tasks.examples import TensorExamples
-from thinwire.random import Key
 
 PIXELS, CLASSES, LEVELS = 64, 10, 16
 

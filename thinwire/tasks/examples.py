@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from thinwire.tasks.base import Examples
 from thinwire.errors import ConfigError
+from thinwire.tasks.base import Examples
 
 
 class TensorExamples(Examples):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from thinwire.errors import ConfigError
 from thinwire.partition import Scheme
+from thinwire.random import Key
 from thinwire.tasks.base import Examples, Task
 from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
 from thinwire.tasks.examples import TensorExamples
 from thinwire.tasks.idx_files import find_pairs, read_pair
-from thinwire.errors import ConfigError
-from thinwire.random import Key
 
 TEST_SETS = ("t10k", "test")
 

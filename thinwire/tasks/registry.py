@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinwire.device import seeded
-from thinwire.tasks.base import Task
 from thinwire.config import build, nearest
+from thinwire.device import seeded
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.random import Key
+from thinwire.tasks.base import Task
 
 RESERVED = ("name", "trainable")  # keys of the section that are no fields of the task
 

@@ -11,6 +11,12 @@ from google.protobuf.message import Message
 from thinwire.errors import WireError
 from thinwire.v1 import round_pb2
 from thinwire.v1.round_pb2 import (
+    REASON_DECLINED,
+    REASON_DIVERGED_REPLICA,
+    REASON_LOST_PRIVATE,
+    REASON_MISSING_REPLICA,
+    REASON_UNSPECIFIED,
+    REASON_UNWELCOME,
     Base,
     EvaluateReply,
     EvaluateRequest,
@@ -34,7 +40,7 @@ RUN = re.compile(r"[0-9a-f]{32}")
 CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 Reason = round_pb2.Reason
-REASONS = {number: name.removeprefix("REASON_").lower().replace("_", " ") for name, number in Reason.items()}
+REASONS: dict[int, str] = {n: name.removeprefix("REASON_").lower().replace("_", " ") for name, n in Reason.items()}
 
 M = TypeVar("M", bound=Message)
 
@@ -73,7 +79,7 @@ def digest(data: bytes) -> bytes:
 
 
 def question(request: RoundRequest, history: bytes) -> bytes:
-    """Sixteen bytes that identify what is asked, on which replica: asked the same again, a client resends its answer."""
+    """Sixteen bytes that identify what is asked, on which replica: asked it again, a client resends its answer."""
     parts = (request.run, request.incarnation, request.round, request.attempt, request.place, request.cohort)
     return digest(repr((*parts, request.target_version, history, request.chain, request.personal)).encode())
 
@@ -98,6 +104,12 @@ def chain_of(chain: bytes, uplinks: Sequence[bytes]) -> bytes:
 __all__ = [
     "PROTOCOL",
     "REASONS",
+    "REASON_DECLINED",
+    "REASON_DIVERGED_REPLICA",
+    "REASON_LOST_PRIVATE",
+    "REASON_MISSING_REPLICA",
+    "REASON_UNSPECIFIED",
+    "REASON_UNWELCOME",
     "Base",
     "DownlinkStep",
     "EvaluateReply",

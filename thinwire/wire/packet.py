@@ -31,7 +31,7 @@ class PayloadLike(Protocol):
     def streams(self) -> tuple[bytes, ...]: ...  # noqa: D102
 
 
-P = TypeVar("P")
+P = TypeVar("P", covariant=True)
 M = TypeVar("M", bound=Message)
 
 
@@ -60,7 +60,7 @@ def pack(payloads: Mapping[str, PayloadLike]) -> bytes:
 def unpack(data: bytes, make: MakePayload[P], limit_bytes: int) -> dict[str, P]:
     """The named payloads of a packet; their contents are still to be decoded by their codecs.
 
-    Raises WireError on more than ``limit_bytes``, malformed bytes, a bad checksum, or anything over the format's limits.
+    Raises WireError on more than ``limit_bytes``, malformed bytes, a bad checksum, or anything over the limits.
     """
     if len(data) > limit_bytes:
         raise WireError(f"packet of {len(data)} bytes; at most {limit_bytes} are allowed here")
