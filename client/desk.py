@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from client.participant import Participant, Shelf, hello, refuse
+from client.participant import REPLICA_EVERY, Participant, Shelf, hello, refuse
 from client.store import ClientStore
 from client.workplace import Places
 from strategies.transport import BASE, EVALUATE, HELLO, MESSAGE, ROUND, UPLINK, WELCOME
@@ -109,7 +109,8 @@ class Desk:
     def _seat(self, invitation: WelcomeRequest) -> Participant:
         workshop = self.workshop(invitation.configuration, invitation.clients)
         place = workshop.workplace(invitation.index)
-        participant = Participant(self.name, invitation, place, self.store(invitation.run), self.shelf())
+        every = REPLICA_EVERY if self.warm else 1  # a host that keeps nothing finds the newest on disk
+        participant = Participant(self.name, invitation, place, self.store(invitation.run), self.shelf(), every)
         if self.warm:
             self._seated[invitation.run] = participant
         return participant

@@ -74,7 +74,13 @@ class Participant:
     """One client in one run, after its welcome."""
 
     def __init__(
-        self, name: str, invitation: WelcomeRequest, workplace: Workplace, store: ClientStore, shelf: Shelf
+        self,
+        name: str,
+        invitation: WelcomeRequest,
+        workplace: Workplace,
+        store: ClientStore,
+        shelf: Shelf,
+        replica_every: int = REPLICA_EVERY,
     ) -> None:
         self.name = name
         self.run = invitation.run
@@ -84,6 +90,7 @@ class Participant:
         self.bundle: Bundle = workplace.bundle
         self.store = store
         self._shelf = shelf
+        self._replica_every = replica_every
         self._committed: Committed | None = read_committed(store)
         self._pending: Pending | None = store.read("pending")
         if shelf.held is None:
@@ -161,7 +168,8 @@ class Participant:
         if replica_digest and state.digest(held.replica) != replica_digest:
             self._shelf.held = None
             raise Lack(REASON_DIVERGED_REPLICA, f"digest differs at version {target}")
-        if before is None or held.version // REPLICA_EVERY != before.version // REPLICA_EVERY:
+        every = self._replica_every
+        if held is not before and (before is None or held.version // every != before.version // every):
             self.store.write("replica", held)
         return held
 

@@ -19,7 +19,8 @@ from thinwire.wire.exchange import (
     read,
 )
 
-HANDSHAKE_SECONDS = 60.0
+HANDSHAKE_SECONDS = 30.0  # for a node to answer; others wait that long
+QUIET_SECONDS = 120.0  # a node that did not is left alone for so long, so that it holds nobody up again
 
 
 @dataclass
@@ -34,11 +35,12 @@ class Admission:
     on_event: Callable[[str, Mapping[str, Any]], None]
     names: dict[int, str] = field(default_factory=dict)  # node -> client, of those that said hello
     refused: set[int] = field(default_factory=set)
+    _quiet_until: dict[int, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # client -> why it was refused
 
     def greet(self) -> None:
         """Ask the nodes that have not said who they are."""
-        new = sorted(self.transport.nodes() - self.names.keys() - self.refused)
+        new = [n for n in sorted(self.transport.nodes() - self.names.keys() - self.refused) if not self._quiet(n)]
         request = HelloRequest(protocol=PROTOCOL, software=thinwire.__version__, run=self.run).SerializeToString()
         for answer in self._ask([Ask(node, HELLO, {MESSAGE: request}) for node in new]):
             self._hear(self._hear_hello, answer)
@@ -62,13 +64,13 @@ class Admission:
         self, roster: Roster, records: Iterable[ClientRecord], incarnation: int = 0, meter: Meter | None = None
     ) -> None:
         """Let clients in; those that do not fit are refused with the reason. Sets what they hold."""
-        due = {record.node: record for record in records if record.node is not None and not record.welcomed}
+        due = {r.node: r for r in records if r.node is not None and not r.welcomed and not self._quiet(r.node)}
         asks = [
             Ask(node, WELCOME, {MESSAGE: self._invitation(roster, record, incarnation)}) for node, record in due.items()
         ]
         counted = meter or Meter()
-        for record, ask in zip(due.values(), asks, strict=True):
-            counted.sent(record, ask.size)
+        for ask in asks:
+            counted.sent(due[ask.node], ask.size)
         for answer in self._ask(asks):
             record = due[answer.node]
             counted.received(record, answer.size)
@@ -139,6 +141,10 @@ class Admission:
                 self.refuse(node, f"the run has its {clients} clients already")
         return present[:clients]
 
+    def _quiet(self, node: int) -> bool:
+        """Whether a node is left alone for a while, because it did not answer."""
+        return self._quiet_until.get(node, 0.0) > self.transport.now()
+
     def _ask(self, asks: list[Ask]) -> Iterable[Answer]:
         if not asks:
             return
@@ -153,3 +159,5 @@ class Admission:
                 if not waiting:
                     break
         self.transport.forget()
+        for node in waiting & self.transport.nodes():
+            self._quiet_until[node] = self.transport.now() + QUIET_SECONDS

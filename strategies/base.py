@@ -118,7 +118,8 @@ class Method(ABC):
     Replica: what all nodes agree on, bit for bit. Server: the server's own. Private: one client's own; a part of it may
     be mirrored on the server. States are frozen dataclasses that ``thinwire.state`` can save.
     ``respond`` never consumes the private state that it is given (a rollback needs it); ``step`` and ``apply`` may
-    reuse the memory of theirs. The mirrored part of what ``join`` gives may not depend on the replica. A new method is one new file in ``strategies/``.
+    reuse the memory of theirs. The mirrored part of what ``join`` gives may not depend on the replica. A new method is
+    one new file in ``strategies/``.
     """
 
     name: ClassVar[str]

@@ -57,7 +57,8 @@ class Coordinator:
         ledger.checkpoint()
         raise RoundError(
             f"round {number}: fewer than {ledger.needed(asked)} of {len(asked)} clients answered, "
-            f"in {attempts} attempts; a checkpoint is written: resume when the clients are back, or lower round.minimum_replies"
+            f"in {attempts} attempts; a checkpoint is written: resume when the clients are back, "
+            "or lower round.minimum_replies"
         )
 
     def evaluate(self) -> dict[str, float]:

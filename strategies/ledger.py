@@ -92,7 +92,7 @@ class Ledger:
             self.checkpoint()
 
     def replay(self, entries: Iterator[Entry]) -> int:
-        """Decide again what the journal says, after a restart; the number of rounds. Raises RoundError on a difference."""
+        """Decide again what the journal says, after a restart; the number of rounds. RoundError on a difference."""
         count = 0
         for entry in entries:
             if entry.round != self.next_round:
@@ -154,15 +154,15 @@ class Ledger:
 
     def _mirror(self, client: ClientRecord) -> Tensor:
         """The server's copy of a client's mirrored state."""
-        method = self.bundle.method
-        mirror = None
-        if client.fresh:
-            mirror = method.mirror(method.join(self.replicated.replica.method))
-        elif self.store.mirrors:
-            mirror = self.store.read_mirror(client.index, client.chain)
+        mirror = self._find_mirror(client)
         if mirror is None:
-            raise RoundError(f"the mirror of client {client.name!r} is damaged; start again from a checkpoint")
+            raise RoundError(f"the mirror of client {client.name!r} is lost, and its sum cannot be made anew")
         return mirror
+
+    def _find_mirror(self, client: ClientRecord) -> Tensor | None:
+        if client.fresh:
+            return self.bundle.method.mirror(self.bundle.join(self.replicated.replica))
+        return self.store.read_mirror(client.index, client.chain) if self.store.mirrors else None
 
     def _step(self, asked: Sequence[int], uplinks: Uplinks) -> bytes:
         try:
@@ -183,14 +183,24 @@ class Ledger:
     def _commit(self, uplinks: Uplinks, packed: bytes) -> None:
         """Make a journalled decision part of the state."""
         mirrored = self.bundle.method.mirrored
-        number = self.next_round
         for client, raw in uplinks.raw():
             record = self.roster.clients[client]
             chain = chain_next(record.chain, raw)
-            if mirrored and self.store.mirrors and self.store.read_mirror(client, chain) is None:
-                packet = unpack(raw, Payload, len(raw))
-                after = self.bundle.advance(self._mirror(record), packet, self.round_of(number, client))
-                self.store.write_mirror(client, chain, after)
+            if mirrored and self.store.mirrors:
+                self._advance_mirror(record, chain, raw)
             record.chain = chain
             record.fresh = not mirrored
-        self.replicated.apply(packed, self.round_of(number))
+        self.replicated.apply(packed, self.round_of(self.next_round))
+
+    def _advance_mirror(self, record: ClientRecord, chain: bytes, raw: bytes) -> None:
+        """Write the mirror after an uplink. In a replay it is mostly there already, and that of long ago is gone.
+
+        Without the mirror before it nothing is written; if the client ever needs it, the client is reset.
+        """
+        if self.store.read_mirror(record.index, chain) is not None:
+            return
+        before = self._find_mirror(record)
+        if before is not None:
+            packet = unpack(raw, Payload, len(raw))
+            after = self.bundle.advance(before, packet, self.round_of(self.next_round, record.index))
+            self.store.write_mirror(record.index, chain, after)

@@ -147,6 +147,7 @@ def test_a_killed_server_resumes_with_the_same_bits(tmp_path: Path, every: int) 
         world.start_server()
     world.play(12)
     assert world.digest() == undisturbed.digest()
+    world.catch_everyone_up()
     assert len(set(world.replicas())) == 1
     world.kill_server()
 
