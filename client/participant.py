@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import thinwire
-from client.store import ClientStore, Committed, Held, Pending, read_committed
+from client.store import ClientStore, Committed, Frozen, Held, Pending, read_committed
 from client.workplace import Workplace
 from compressors import Expectation, NonFinite, Payload, Place, decode, registry
 from strategies.base import Packet, Round
@@ -60,6 +60,7 @@ class Shelf:
     """Where the replica lies. The virtual clients of one process share it, for it is the same for all of them."""
 
     held: Held | None = None
+    frozen: Frozen | None = None  # likewise the frozen parameters
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,25 @@ class Participant:
         self._pending: Pending | None = store.read("pending")
         if shelf.held is None:
             shelf.held = store.read("replica")
-        if shelf.held is not None and (shelf.held.incarnation != self.incarnation or shelf.held.has_frozen):
+        if shelf.held is not None and shelf.held.incarnation != self.incarnation:
             shelf.held = None
+        self._replica_every = replica_every
+        self._lacks_frozen = not self._restore_frozen()
 
     def welcome(self) -> WelcomeReply:
         """What the server learns of this client."""
         held = self._shelf.held
+        own = self.workplace.frozen_digest()
+        if own and (self._shelf.frozen is None or self._shelf.frozen.digest != own):
+            self._keep_frozen(Frozen(own))
+        self._lacks_frozen = False
         return WelcomeReply(
             layout_digest=self.workplace.federation.layout.digest,
             examples=self.workplace.examples,
             replica_version=held.version if held else 0,
             has_replica=held is not None,
             history=held.history if held else b"",
-            frozen_digest=self.workplace.frozen_digest(),
+            frozen_digest=own,
         )
 
     def answer(self, request: RoundRequest, base: bytes) -> Answered:
@@ -160,6 +167,8 @@ class Participant:
         """The replica at the target version, by a snapshot or by the missed downlinks."""
         base = parse(Base, packed)
         before = self._shelf.held
+        if self._lacks_frozen and not base.snapshot.frozen:
+            raise Lack(REASON_MISSING_REPLICA, "the frozen parameters are not those that the server knows")
         held = self._take_snapshot(base) if base.HasField("snapshot") else self._apply_missed(base)
         self._shelf.held = held
         if held.version != target or held.history != base.target_history:
@@ -176,12 +185,12 @@ class Participant:
     def _take_snapshot(self, base: Base) -> Held:
         snapshot = base.snapshot
         held = self._shelf.held
-        if held is not None and held.history == base.target_history and not snapshot.frozen:
+        if snapshot.frozen:
+            self._take_frozen(snapshot.frozen)
+        if held is not None and held.history == base.target_history:
             return held  # a neighbour in this process has it already
         replica = state.load(snapshot.state, like=self.workplace.template)
-        if snapshot.frozen:
-            self.workplace.load_frozen(snapshot.frozen)
-        return Held(snapshot.version, base.target_history, self.incarnation, replica, bool(snapshot.frozen))
+        return Held(snapshot.version, base.target_history, self.incarnation, replica)
 
     def _apply_missed(self, base: Base) -> Held:
         held = self._shelf.held
@@ -208,7 +217,29 @@ class Participant:
         for downlink in downlinks:
             packet = unpack(downlink.packet, Payload, len(downlink.packet))
             replica = self.bundle.apply(replica, packet, Round(downlink.version, self.workplace.federation))
-        return Held(downlinks[-1].version, history, self.incarnation, replica, held.has_frozen if held else False)
+        return Held(downlinks[-1].version, history, self.incarnation, replica)
+
+    def _take_frozen(self, packed: bytes) -> None:
+        """Frozen parameters from the server, kept for the next process of this client."""
+        known = self._shelf.frozen
+        taken = known if known is not None and known.packed == packed else Frozen(digest(packed), packed)
+        self.workplace.load_frozen(packed)
+        self._keep_frozen(taken)
+        self._lacks_frozen = False
+
+    def _keep_frozen(self, frozen: Frozen) -> None:
+        self._shelf.frozen = frozen
+        self.store.write("frozen", frozen)
+
+    def _restore_frozen(self) -> bool:
+        """Whether the model has the frozen parameters that the server knows of; loads them where they are kept."""
+        kept: Frozen | None = self._shelf.frozen or self.store.read("frozen")
+        self._shelf.frozen = kept
+        if kept is None or kept.digest == self.workplace.frozen_digest():
+            return True
+        if kept.packed:
+            self.workplace.load_frozen(kept.packed)
+        return kept.digest == self.workplace.frozen_digest()
 
     def _settle(self, request: RoundRequest, held: Held) -> Committed:
         """The server's chain decides the pending uplink; a lost private state is restored, or begun anew."""

@@ -44,7 +44,14 @@ class Held:
     history: bytes
     incarnation: int
     replica: Any
-    has_frozen: bool = False  # frozen parameters came from the server
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The frozen parameters that the server believes this client has."""
+
+    digest: bytes
+    packed: bytes = b""  # safetensors, where they came from the server; empty where they are the task's own
 
 
 class ClientStore(Protocol):
@@ -74,7 +81,7 @@ def read_committed(store: ClientStore) -> Committed | None:
 
 
 class MemoryClientStore:
-    """Slots in memory: lost with the process, as in a simulation."""
+    """Slots in memory: lost with the process, as in a simulation. The replica is not kept; it lies on the shelf."""
 
     def __init__(self) -> None:
         self._slots: dict[str, Any] = {}
@@ -85,7 +92,8 @@ class MemoryClientStore:
 
     def write(self, slot: str, value: Any) -> None:
         """Replace the value."""
-        self._slots[slot] = value
+        if slot != "replica":
+            self._slots[slot] = value
 
     def rename(self, slot: str, to: str) -> None:
         """Make one slot another."""

@@ -33,6 +33,7 @@ class Collector:
         self.meter = Meter()
         self.metrics: dict[int, dict[str, float]] = {}
         self._spool = ledger.store.spool()
+        self._seen: tuple[set[int], int] = set(), 0
         self._attempt = 0
         self._asked: list[int] = []
         self._waiting: dict[int, int] = {}  # clients still to answer -> questions left
@@ -61,29 +62,36 @@ class Collector:
         roster, nodes = self.ledger.roster, self.transport.nodes()
         if nodes - self.admission.names.keys() - self.admission.refused:
             self.admission.greet()
+        seen = nodes, len(self.admission.names)
+        if seen != self._seen:
+            self._seat(nodes)
+            self._seen = seen
+        strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
+        self.admission.welcome(
+            roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter
+        )
+
+    def _seat(self, nodes: set[int]) -> None:
+        """Another set of nodes than before: who came, who went."""
+        roster = self.ledger.roster
         for node, name in list(self.admission.names.items()):
             record = roster.named(name)
             if record is None:
                 self.admission.refuse(node, f"client {name!r} is not in this run's roster")
             elif node in nodes and record.node != node and record.node not in nodes:
-                record.node, record.welcomed = node, False
+                roster.seat(record, node)
         now = self.transport.now()
         for record in roster.clients:
             if record.node in nodes:
                 record.absent_since = None
             elif record.absent_since is None:
                 record.absent_since = now
-        strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
-        self.admission.welcome(
-            roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter
-        )
 
     def base(self, record: ClientRecord) -> bytes:
         """How the client gets to the present version."""
-        frozen = self.ledger.replicated.frozen
-        return self.ledger.replicated.base(
-            record.version, record.history, bool(frozen) and record.frozen_digest != digest(frozen)
-        )
+        shared = self.ledger.replicated
+        with_frozen = bool(shared.frozen) and record.frozen_digest != shared.frozen_digest
+        return shared.base(record.version, record.history, with_frozen)
 
     def reachable(self, record: ClientRecord) -> bool:
         """Whether a question would arrive."""
@@ -176,7 +184,7 @@ class Collector:
         ledger.bundle.validate(packet, ledger.round_of(ledger.next_round, record.index))
         self._spool.put(record.index, uplink)
         record.version, record.history = ledger.replicated.version, ledger.replicated.history
-        record.frozen_digest = digest(ledger.replicated.frozen)
+        record.frozen_digest = ledger.replicated.frozen_digest
         self.metrics[record.index] = dict(reply.metrics)
 
     def _oblige(self, reply: RoundReply, record: ClientRecord) -> None:
@@ -187,6 +195,7 @@ class Collector:
             del self._waiting[record.index]
             return
         record.version = None  # a client that lacks anything gets a snapshot: simple, and rare
+        record.frozen_digest = b""  # with the frozen parameters
         if reply.reason == REASON_UNWELCOME:
             record.welcomed = False
         elif reply.reason == REASON_LOST_PRIVATE:

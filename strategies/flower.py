@@ -284,7 +284,7 @@ class MethodStrategy(Strategy):
         roster = Roster.freeze(run, admission.gather(self.config.clients, timeout_seconds))
         by_name = {name: node for node, name in admission.names.items()}
         for record in roster.clients:
-            record.node = by_name[record.name]
+            roster.seat(record, by_name[record.name])
         admission.welcome(roster, roster.clients)
         deadline = transport.now() + timeout_seconds
         while (missing := [r.name for r in roster.clients if not r.welcomed]) and not (

@@ -30,6 +30,9 @@ class Replicated:
     _missed_bytes: int = 0
     _cache: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.frozen_digest = digest(self.frozen)
+
     def apply(self, packed: bytes, round: Round) -> None:
         """Move to the next version by the bytes that clients get."""
         packet = unpack(packed, Payload, len(packed))

@@ -67,13 +67,24 @@ class Roster:
         for client in self.clients:
             client.weight = client.examples / total if total else 1.0 / len(self.clients)
 
+    def __post_init__(self) -> None:
+        self._named = {client.name: client for client in self.clients}
+        self._at: dict[int, ClientRecord] = {}
+
     def named(self, name: str) -> ClientRecord | None:
         """The client of that name."""
-        return next((client for client in self.clients if client.name == name), None)
+        return self._named.get(name)
 
     def at(self, node: int) -> ClientRecord | None:
         """The client behind a node."""
-        return next((client for client in self.clients if client.node == node), None)
+        return self._at.get(node)
+
+    def seat(self, client: ClientRecord, node: int) -> None:
+        """A client speaks through this node from now on, and is to be welcomed there."""
+        if client.node is not None:
+            self._at.pop(client.node, None)
+        client.node, client.welcomed = node, False
+        self._at[node] = client
 
     def reset(self, client: ClientRecord) -> None:
         """Make the server's side of a client that of a newcomer."""
