@@ -4,23 +4,28 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from server.checkpoints import read_checkpoint, write_checkpoint
 from server.journal import Journal
 from server.mirrors import MirrorFiles
 from server.spool import DiskSpool
+from strategies.base import Method
 from strategies.store import Entry, Saved
 from thinwire.config import read_toml, to_toml
 from thinwire.errors import ConfigError
+from thinwire.run_config import RunConfig
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 CONFIG = "run.toml"
 MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
 class RunDirectory:
@@ -58,12 +63,12 @@ class RunDirectory:
             return
         if self._mirrors is not None:
             self._mirrors.sync()
-        write_checkpoint(self.path / "checkpoints", saved, self._keep)
+        write_checkpoint(self.path / CHECKPOINTS, saved, self._keep)
         self._journal.start()
 
     def load(self) -> tuple[Saved, Iterator[Entry]] | None:
         """The newest sound checkpoint and what the journal has after it."""
-        saved = read_checkpoint(self.path / "checkpoints")
+        saved = read_checkpoint(self.path / CHECKPOINTS)
         if saved is None or self._journal is None:
             return None
         return saved, _following(saved.round, self._journal.read())
@@ -101,6 +106,12 @@ class RunDirectory:
         """run.toml of the run to be resumed."""
         return read_toml(self.path / CONFIG)
 
+    def save_model(self, tensors: Mapping[str, Tensor]) -> Path:
+        """The final model as safetensors."""
+        path = self.path / MODEL
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        return path
+
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds of metrics.jsonl; of a round that was recorded twice around a restart, the last."""
         path = self.path / METRICS
@@ -121,6 +132,34 @@ class RunDirectory:
         self._files.clear()
         if self._journal is not None:
             self._journal.close()
+
+
+def new_run_folder(out: Path | None, method: str) -> Path:
+    """The folder of a new run, by default ``runs/DATE-METHOD``. Raises ConfigError when it holds a run already."""
+    if out is None:
+        base = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
+        out, number = base, 1
+        while out.exists():
+            number += 1
+            out = base.with_name(f"{base.name}-{number}")
+    if (out / METRICS).exists() or (out / CHECKPOINTS).exists():
+        raise ConfigError(f"{out} holds a run already; choose another --out, or --resume {out} with thinwire server")
+    return out
+
+
+def check_resumable(path: Path) -> Path:
+    """The folder of a run that can go on. Raises ConfigError when there is none."""
+    if not (path / CHECKPOINTS).exists():
+        raise ConfigError(f"{path} holds no run that can be resumed (no checkpoint)")
+    return path
+
+
+def keeps_mirrors(config: RunConfig, method: Method, numel: int) -> bool:
+    """Whether the server keeps copies of the clients' mirrored states."""
+    if not method.mirrored or config.checkpoint.mirrors == "none":
+        return False
+    size_bytes = 2 * config.clients * numel * (8 if config.dtype == "float64" else 4)
+    return config.checkpoint.mirrors == "disk" or size_bytes <= config.checkpoint.mirror_gigabytes * 1e9
 
 
 def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:

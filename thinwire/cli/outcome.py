@@ -1,18 +1,10 @@
-"""A finished run: its directory completed, its numbers for scripts."""
+"""A finished run: its numbers for scripts."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
-
-from server.run_directory import MODEL, RunDirectory
 from thinwire.cli.report import Totals
-from thinwire.errors import ConfigError
 from thinwire.run_config import RunConfig
 
 
@@ -43,30 +35,3 @@ class Outcome:
             "seed": self.config.seed,
             "participation": self.config.participation.fraction,
         }
-
-
-def save_model(folder: RunDirectory, tensors: Mapping[str, Tensor]) -> Path:
-    """The final model as safetensors."""
-    path = folder.path / MODEL
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    return path
-
-
-def new_run_folder(out: Path | None, config: RunConfig) -> Path:
-    """The folder of a new run. Raises ConfigError when it holds a run already."""
-    if out is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        base = Path("runs") / f"{stamp}-{config.method['name']}"
-        out = base
-        number = 1
-        while out.exists():
-            number += 1
-            out = base.with_name(f"{base.name}-{number}")
-    if (out / "metrics.jsonl").exists() or (out / "checkpoints").exists():
-        raise ConfigError(f"{out} holds a run already; choose another --out, or --resume {out} with thinwire server")
-    return out
-
-
-def dtype_of(config: RunConfig) -> torch.dtype:
-    """The run's dtype."""
-    return torch.float64 if config.dtype == "float64" else torch.float32

@@ -13,14 +13,12 @@ from rich.console import Console
 
 from server.evaluation import ServerModel
 from server.grids.fleet import FleetGrid, FleetOptions
-from server.run_directory import RunDirectory
-from strategies.base import Method
+from server.run_directory import RunDirectory, check_resumable, keeps_mirrors, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
-from thinwire.cli.outcome import Outcome, new_run_folder, save_model
+from thinwire.cli.outcome import Outcome
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import build, to_options
-from thinwire.errors import ConfigError
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
@@ -44,13 +42,13 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     plain = dict(options)
     settings = build(ServerConfig, plain.pop("server", {}), "server")
     config = RunConfig.of(plain)
-    if resume is not None and not (resume / "checkpoints").exists():
-        raise ConfigError(f"{resume} holds no run that can be resumed (no checkpoint)")
+    if resume is not None:
+        check_resumable(resume)
     model = ServerModel.of(config)
-    path = resume or new_run_folder(out, config)
+    path = resume or new_run_folder(out, str(config.method["name"]))
     strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
     folder = RunDirectory(
-        path, mirrors=_mirrors(config, strategy.method, model.layout.numel), keep=config.checkpoint.keep
+        path, mirrors=keeps_mirrors(config, strategy.method, model.layout.numel), keep=config.checkpoint.keep
     )
     try:
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
@@ -95,21 +93,13 @@ def _run(
         result = strategy.of_run(run, folder, on_round, _say).start(
             grid, model.initial_arrays(), config.rounds, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
         )
-        save_model(folder, from_arrays(result.arrays))
+        folder.save_model(from_arrays(result.arrays))
         grid.finish()
     finally:
         progress.close()
         grid.close()
         signal.signal(signal.SIGTERM, previous)
     return Outcome(config, totals, folder.path)
-
-
-def _mirrors(config: RunConfig, method: Method, numel: int) -> bool:
-    """Whether the server keeps copies of the clients' mirrored states."""
-    if not method.mirrored or config.checkpoint.mirrors == "none":
-        return False
-    size = 2 * config.clients * numel * (8 if config.dtype == "float64" else 4)
-    return config.checkpoint.mirrors == "disk" or size <= config.checkpoint.mirror_gigabytes * 1e9
 
 
 def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:

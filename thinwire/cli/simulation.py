@@ -16,10 +16,10 @@ from client.store import ClientStore, MemoryClientStore
 from client.workshop import Workshops
 from server.evaluation import ServerModel
 from server.grids.in_process import InProcessGrid
-from server.run_directory import RunDirectory
+from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
-from thinwire.cli.outcome import Outcome, new_run_folder, save_model
+from thinwire.cli.outcome import Outcome
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
 from thinwire.run_config import RunConfig
@@ -31,7 +31,7 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
     plain = {key: value for key, value in options.items() if key != "server"}
     config = RunConfig.of(plain)
-    path = new_run_folder(out, config)
+    path = new_run_folder(out, str(config.method["name"]))
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
         yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK)
@@ -86,7 +86,7 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
         strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers, store=folder, on_round=on_round)
         grid = InProcessGrid(virtual_clients(config, device), config.clients, run_id=1)
         result = strategy.start(grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn())
-        save_model(folder, from_arrays(result.arrays))
+        folder.save_model(from_arrays(result.arrays))
     finally:
         progress.close()
         folder.close()
