@@ -22,7 +22,7 @@ class ClientSettings:
     certificate: str = ""  # this client's, for mutual TLS
     key: str = ""  # its private key
     insecure: bool = False  # without TLS to an address that is not loopback
-    patience_seconds: float = 0.0  # give up when the server is away for longer; 0: never after the first contact
+    patience_seconds: float = 300.0  # give up when the server is away for longer; 0: never
 
 
 def settings_of(options: Mapping[str, Any]) -> ClientSettings:

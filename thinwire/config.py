@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -18,11 +19,11 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean "x"? known: a, b, x`` for an error message."""
+    """``; did you mean 'x'? known: a, b, x`` for an error message."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint}; known: {', '.join(names)}" if names else hint
+    return f"{hint or ';'} known: {', '.join(names)}" if names else hint
 
 
 def build(kind: type[T], options: Mapping[str, Any], where: str, **given: Any) -> T:
@@ -153,12 +154,27 @@ def to_options(value: Any) -> Any:
 def to_toml(options: Mapping[str, Any], prefix: str = "") -> str:
     """Nested options as TOML text that ``read_toml`` reads back."""
     plain = {k: v for k, v in options.items() if not isinstance(v, Mapping)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in plain.items()]
     text = (f"[{prefix}]\n" if prefix and lines else "") + "".join(line + "\n" for line in lines)
     for key, value in options.items():
         if isinstance(value, Mapping):
-            text += "\n" * bool(text) + to_toml(value, join(prefix, key))
+            text += "\n" * bool(text) + to_toml(value, join(prefix, _toml_key(key)))
     return text
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
+def _toml_value(value: Any) -> str:
+    """TOML differs from JSON in what is not finite, in tables, and in escapes beyond the basic plane."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml_value(inner) for inner in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml_key(key)} = {_toml_value(inner)}' for key, inner in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def join(where: str, key: str) -> str:
