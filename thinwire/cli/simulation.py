@@ -23,6 +23,7 @@ from thinwire.cli.outcome import Outcome
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
 from thinwire.run_config import RunConfig
+from thinwire.wire.exchange import new_run
 
 YARDSTICK = "dense FedAvg"
 
@@ -31,6 +32,7 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
     plain = {key: value for key, value in options.items() if key != "server"}
     config = RunConfig.of(plain)
+    _open(config, "auto")  # what is wrong with the run is told before the yardstick takes its time
     path = new_run_folder(out, str(config.method["name"]))
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
@@ -72,7 +74,7 @@ def _is_dense_fedavg(config: RunConfig) -> bool:
 
 def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto") -> Outcome:
     """One run in this process; writes its run directory (config, metrics per round, final model)."""
-    model = ServerModel.of(config, device)
+    model, strategy = _open(config, device)
     folder = RunDirectory(path, durable=False)
     totals = Totals()
     progress = watcher(title or str(config.method["name"]), config.rounds)
@@ -83,7 +85,7 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
 
     try:
         folder.write_config(to_options(config))
-        strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers, store=folder, on_round=on_round)
+        strategy.of_run(new_run(), folder, on_round)
         grid = InProcessGrid(virtual_clients(config, device), config.clients, run_id=1)
         result = strategy.start(grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn())
         folder.save_model(from_arrays(result.arrays))
@@ -91,6 +93,12 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
         progress.close()
         folder.close()
     return Outcome(config, totals, path)
+
+
+def _open(config: RunConfig, device: str) -> tuple[ServerModel, MethodStrategy]:
+    """Task, model and method; raises ConfigError where they do not fit."""
+    model = ServerModel.of(config, device)
+    return model, MethodStrategy(config, layout=model.layout, buffers=model.buffers)
 
 
 class VirtualClients:
