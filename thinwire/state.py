@@ -47,6 +47,8 @@ def load(data: bytes, device: torch.device | str = "cpu", like: Any = None) -> A
         return _rebuild(structure, {name: tensor.to(device) for name, tensor in tensors.items()})
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError) as error:
         raise WireError(f"damaged state: {type(error).__name__}: {error}") from None
+    except RecursionError:
+        raise WireError("damaged state: nested too deeply") from None
 
 
 def same(left: Any, right: Any) -> bool:
@@ -137,9 +139,9 @@ def _rebuild(node: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "float":
         return float.fromhex(content)
     if kind == "long-bytes":
-        return tensors[content].numpy().tobytes()
+        return tensors[content].cpu().numpy().tobytes()
     if kind == "bytes":
-        return base64.b64decode(content)
+        return base64.b64decode(content, validate=True)
     if kind == "tuple":
         return tuple(_rebuild(item, tensors) for item in content)
     fields = {name: _rebuild(item, tensors) for name, item in dict(rest)["fields"].items()}
