@@ -297,7 +297,7 @@ class MethodStrategy(Strategy):
             admission.welcome(roster, roster.clients)
         if missing:
             raise ConfigError(f"{admission.reasons.get(missing[0], f'client {missing[0]!r} was refused')}")
-        roster.weigh()
+        roster.weigh(self.config.participation.weights)
         federation = replace(federation, weights=tuple(c.weight for c in roster.clients))
         replica, server = bundle.begin(arrays.x, arrays.buffers, federation)
         replicated = Replicated(bundle, replica, history_start(run), 0, arrays.frozen_bytes())
@@ -314,7 +314,8 @@ class MethodStrategy(Strategy):
 
     def _codecs(self) -> frozenset[str]:
         used = [*self.method.uplink.values(), *self.method.downlink.values()]
-        return frozenset({"identity"}).union(*(compressor.codecs for compressor in used))
+        names = frozenset({"identity"}).union(*(compressor.codecs for compressor in used))
+        return frozenset(part for name in names for part in name.split("."))  # "scaled.natural" is two of a registry
 
     def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._store.record(kind, fields)
