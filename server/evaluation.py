@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from strategies.arrays import buffer_layout
+from strategies.buffers import Buffers
 from strategies.flower import from_arrays, to_arrays
 from thinwire.device import choose_device, set_threads
 from thinwire.errors import ConfigError
@@ -38,11 +38,12 @@ class ServerModel:
         model = initial_model(task, config.seed).to(torch.float64 if config.dtype == "float64" else torch.float32)
         if config.init:
             model.load_state_dict(_read_init(Path(config.init), model))
+        sidecar = Buffers.of(model)
         return ServerModel(
             task,
             model,
             trainable_layout(model, config.task.get("trainable")),
-            buffer_layout(model),
+            sidecar.layout if sidecar is not None else None,
             choose_device(device),
         )
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -93,7 +94,7 @@ class RunDirectory:
         if name not in self._files:
             self._files[name] = open(self.path / name, "a", encoding="utf-8")  # noqa: SIM115  held open
         line = dict(fields) if kind == "round" else {"event": kind, **fields}
-        self._files[name].write(json.dumps({"time": round(time.time(), 3), **line}, default=str) + "\n")
+        self._files[name].write(json.dumps(_plain({"time": round(time.time(), 3), **line}), default=str) + "\n")
         self._files[name].flush()
 
     # -- for people ----------------------------------------------------------------------------------------------
@@ -183,3 +184,10 @@ def _lock(path: Path) -> IO[str]:
             f"run directory {path.parent} is in use by another server; stop it or choose another"
         ) from None
     return file
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what is not finite is null."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

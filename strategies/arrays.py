@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.layout import Entry, Layout
+from thinwire.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,3 @@ class Arrays:
         if self.buffer_layout is not None and buffers is not None:
             values |= self.buffer_layout.unflatten(buffers)
         return values
-
-
-def buffer_layout(module: nn.Module) -> Layout | None:
-    """The floating-point buffers that a state dict holds, or None when there are none."""
-    kept = module.state_dict().keys()
-    floating = [(n, b) for n, b in module.named_buffers() if n in kept and b.is_floating_point()]
-    return Layout(tuple(Entry(name, tuple(b.shape)) for name, b in floating)) if floating else None

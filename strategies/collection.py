@@ -1,6 +1,7 @@
 """One attempt at a round: ask the cohort, give clients what they lack, take their uplinks until the deadline."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from compressors import Payload
 from strategies.admission import Admission
@@ -185,7 +186,7 @@ class Collector:
         self._spool.put(record.index, uplink)
         record.version, record.history = ledger.replicated.version, ledger.replicated.history
         record.frozen_digest = ledger.replicated.frozen_digest
-        self.metrics[record.index] = dict(reply.metrics)
+        self.metrics[record.index] = finite(reply.metrics)
 
     def _oblige(self, reply: RoundReply, record: ClientRecord) -> None:
         """Give a client what it says it lacks and ask again; a client that declines is absent."""
@@ -216,3 +217,8 @@ class Collector:
 
     def _note(self, kind: str, record: ClientRecord, detail: str) -> None:
         self.ledger.store.record(kind, {"client": record.name, "round": self.ledger.next_round, "detail": detail})
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """A peer's numbers that can be averaged and written down."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value) and len(name) <= 64}

@@ -8,7 +8,7 @@ decision is journalled before any message of the next round leaves.
 from dataclasses import dataclass, field
 
 from strategies.admission import Admission
-from strategies.collection import Collector
+from strategies.collection import Collector, finite
 from strategies.ledger import Ledger
 from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
@@ -50,7 +50,7 @@ class Coordinator:
             asked = ledger.cohort(attempt)
             uplinks = self.collector.collect(attempt, asked)
             if len(uplinks) >= ledger.needed(asked):
-                replied = [client for client, _ in uplinks.raw()]
+                replied = list(uplinks.clients)
                 ledger.decide(attempt, asked, uplinks)
                 return self._sum_up(number, attempt, asked, replied, self.transport.now() - started)
             ledger.store.record("round-repeated", {"round": number, "attempt": attempt, "replies": len(uplinks)})
@@ -80,7 +80,7 @@ class Coordinator:
                 if not waiting:
                     break
         self.transport.forget()
-        return _mean([(reply.examples, dict(reply.metrics)) for reply in replies])
+        return _mean([(reply.examples, finite(reply.metrics)) for reply in replies])
 
     def _evaluation(self, record: ClientRecord) -> Ask:
         ledger = self.ledger

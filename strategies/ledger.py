@@ -1,6 +1,6 @@
 """What the server knows and has decided: replica, server state, chains and mirrors, in step with the journal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -20,14 +20,14 @@ from thinwire.wire.packet import pack, unpack
 
 
 class Uplinks(Sequence[tuple[int, Packet]]):
-    """A round's uplinks in ascending client index, unpacked one at a time; may be read several times."""
+    """A round's uplinks by ascending client index, unpacked one at a time; may be read several times."""
 
-    def __init__(self, raw: Sequence[int], get: "Any") -> None:
-        self._clients = raw
+    def __init__(self, clients: Sequence[int], get: Callable[[int], bytes]) -> None:
+        self.clients = clients
         self._get = get
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self.clients)
 
     @overload
     def __getitem__(self, place: int) -> tuple[int, Packet]: ...
@@ -35,14 +35,14 @@ class Uplinks(Sequence[tuple[int, Packet]]):
     def __getitem__(self, place: slice) -> "Uplinks": ...
     def __getitem__(self, place: int | slice) -> "tuple[int, Packet] | Uplinks":
         if isinstance(place, slice):
-            return Uplinks(self._clients[place], self._get)
-        client = self._clients[place]
-        data: bytes = self._get(client)
+            return Uplinks(self.clients[place], self._get)
+        client = self.clients[place]
+        data = self._get(client)
         return client, unpack(data, Payload, len(data))
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
         """The packed uplinks, one at a time."""
-        return ((client, self._get(client)) for client in self._clients)
+        return ((client, self._get(client)) for client in self.clients)
 
 
 @dataclass
@@ -85,6 +85,8 @@ class Ledger:
 
     def decide(self, attempt: int, asked: Sequence[int], uplinks: Uplinks) -> None:
         """Step, journal, commit. Raises RoundError when the step diverged; the state is then not to be used further."""
+        for client in uplinks.clients:
+            self.personal.pop(client, None)  # it has had its own
         packed = self._step(asked, uplinks)
         self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed))
         self._commit(uplinks, packed)

@@ -61,9 +61,9 @@ class Roster:
         clients = [ClientRecord(name, i, chain=chain_start(run, i, 0)) for i, name in enumerate(ordered)]
         return Roster(run, clients)
 
-    def weigh(self) -> None:
-        """Set the weights p_i in proportion to the examples (all equal when nobody has any)."""
-        total = sum(client.examples for client in self.clients)
+    def weigh(self, by: str = "examples") -> None:
+        """Set the weights p_i in proportion to the examples, or all equal (``uniform``, or when nobody has any)."""
+        total = sum(client.examples for client in self.clients) if by == "examples" else 0
         for client in self.clients:
             client.weight = client.examples / total if total else 1.0 / len(self.clients)
 

@@ -14,6 +14,7 @@ Options = dict[str, Any]
 class ParticipationConfig:
     """Who is asked each round."""
 
+    weights: Literal["examples", "uniform"] = "examples"  # p_i: by what clients say they have, or all equal
     fraction: float = 0.5  # share of the roster asked per round, in (0, 1]
 
     def __post_init__(self) -> None:

@@ -31,6 +31,8 @@ Downlink = Annotated[
     str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")
 ]
 TaskName = Annotated[str | None, typer.Option("--task", help="digits, idx, or your own as package.module:Class.")]
+Init = Annotated[Path | None, typer.Option(help="Start from these weights (safetensors).")]
+Pem = Path | None
 Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
 
@@ -46,6 +48,7 @@ def simulate(
     uplink: Uplink = None,
     downlink: Downlink = None,
     task: TaskName = None,
+    init: Init = None,
     set_: Set = None,
     out: Out = None,
     baseline: Annotated[bool, typer.Option(help="Run dense FedAvg beside it, as the yardstick.")] = True,
@@ -54,7 +57,13 @@ def simulate(
     """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
     from thinwire.cli.simulation import run_simulation
 
-    flags = {"clients": clients, "rounds": rounds, "participation": participation, "seed": seed}
+    flags: dict[str, Any] = {
+        "clients": clients,
+        "rounds": rounds,
+        "participation": participation,
+        "seed": seed,
+        "init": _text(init),
+    }
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
 
@@ -70,23 +79,35 @@ def server(
     uplink: Uplink = None,
     downlink: Downlink = None,
     task: TaskName = None,
+    init: Init = None,
     set_: Set = None,
     out: Out = None,
     address: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1:8500).")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this run directory.")] = None,
+    certificate: Annotated[Pem, typer.Option(help="The server's certificate chain (PEM); with --key: TLS.")] = None,
+    key: Annotated[Pem, typer.Option(help="Private key of the certificate (PEM).")] = None,
+    client_ca: Annotated[Pem, typer.Option(help="Clients must show a certificate that this one signed (PEM).")] = None,
+    token: Annotated[str | None, typer.Option(help="Shared secret that clients must know.")] = None,
     insecure: Annotated[bool, typer.Option(help="Without TLS on an address that is not loopback.")] = False,
     json_: Json = False,
 ) -> None:
     """Serve a run to clients over gRPC."""
     from thinwire.cli.serving import serve
 
-    flags = {"clients": clients, "rounds": rounds, "participation": participation, "seed": seed}
+    flags: dict[str, Any] = {
+        "clients": clients,
+        "rounds": rounds,
+        "participation": participation,
+        "seed": seed,
+        "init": _text(init),
+    }
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
-    assignments = [*(set_ or []), *([f"server.address={address}"] if address else [])]
-    assignments += ["server.insecure=true"] if insecure else []
+    host = {"address": address, "certificate": certificate, "key": key, "client_ca": client_ca, "token": token}
+    flags |= {f"server.{name}": _text(value) for name, value in host.items()}
+    flags["server.insecure"] = insecure or None
     if resume is not None and out is not None:
         raise ConfigError("give either --out (a new run) or --resume (go on in a run directory), not both")
-    serve(run_options(config, flags, names, assignments, resume), out, resume=resume, as_json=json_)
+    serve(run_options(config, flags, names, set_ or [], resume), out, resume=resume, as_json=json_)
 
 
 @app.command()
@@ -102,6 +123,9 @@ def client(
     state: Annotated[Path | None, typer.Option(help="Folder for this client's private state.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     token: Annotated[str | None, typer.Option(help="Shared secret, when the server asks for one.")] = None,
+    ca: Annotated[Pem, typer.Option(help="Certificate that signed the server's (PEM): TLS.")] = None,
+    certificate: Annotated[Pem, typer.Option(help="This client's certificate chain (PEM), for mutual TLS.")] = None,
+    key: Annotated[Pem, typer.Option(help="Its private key (PEM).")] = None,
     insecure: Annotated[bool, typer.Option(help="Without TLS to an address that is not loopback.")] = False,
     set_: Set = None,
 ) -> None:
@@ -109,7 +133,9 @@ def client(
     from thinwire.cli.taking_part import take_part
 
     flags: dict[str, Any] = {"server": server, "name": name, "device": device, "token": token}
-    flags |= {"state": str(state) if state else None, "insecure": insecure or None}
+    files = {"state": state, "ca": ca, "certificate": certificate, "key": key}
+    flags |= {name: _text(path) for name, path in files.items()}
+    flags["insecure"] = insecure or None
     take_part(client_options(config, flags, task, set_ or []))
 
 
@@ -133,3 +159,8 @@ def methods(json_: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(thinwire.__version__)
+
+
+def _text(value: Path | str | None) -> str | None:
+    """A flag's value as configuration holds it; None when it was not given."""
+    return None if value is None else str(value)

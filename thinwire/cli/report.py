@@ -1,5 +1,6 @@
 """What a person sees of a run: progress while it runs, a table at the end."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,23 +27,23 @@ class Totals:
 
     def add(self, decided: Decided, metrics: Mapping[str, float]) -> None:
         """One more round."""
-        self.rounds += 1
+        self.rounds = decided.round
         self.seconds += decided.seconds
         self.uplink_bytes += decided.uplink_bytes
         self.downlink_bytes += decided.downlink_bytes
         self.dense_bytes += decided.dense_bytes
         self.asked += len(decided.asked)
-        self.last = dict(metrics) or self.last
+        self.last = {n: v for n, v in metrics.items() if math.isfinite(v)} or self.last
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """One more round, from metrics.jsonl of a run that is resumed."""
-        self.rounds += 1
+        self.rounds = row["round"]
         self.seconds += row["seconds"]
         self.uplink_bytes += row["uplink_bytes"]
         self.downlink_bytes += row["downlink_bytes"]
         self.dense_bytes += row["dense_bytes"]
         self.asked += len(row["asked"])
-        self.last = {key: row[key] for key in ("loss", "accuracy") if key in row} or self.last
+        self.last = {key: row[key] for key in ("loss", "accuracy") if row.get(key) is not None} or self.last
 
 
 class Watcher(Protocol):
