@@ -54,8 +54,10 @@ def read(kind: type[M], data: bytes, limit_bytes: int = MOST_SMALL_BYTES) -> M:
     if run and not RUN.fullmatch(run):
         raise WireError(f"bad run identifier {run[:80]!r}")
     for name in ("detail", "refusal", "software", "task"):
-        if len(getattr(message, name, "")) > MOST_TEXT_BYTES:
+        if len(getattr(message, name, "").encode()) > MOST_TEXT_BYTES:
             raise WireError(f"{kind.DESCRIPTOR.name}.{name} is longer than {MOST_TEXT_BYTES} bytes")
+    if len(getattr(message, "configuration", "").encode()) > MOST_CONFIGURATION_BYTES:
+        raise WireError(f"a configuration longer than {MOST_CONFIGURATION_BYTES} bytes")
     if len(getattr(message, "metrics", ())) > MOST_METRICS:
         raise WireError(f"more than {MOST_METRICS} metrics in a reply")
     return message
