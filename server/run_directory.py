@@ -115,16 +115,7 @@ class RunDirectory:
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds of metrics.jsonl; of a round that was recorded twice around a restart, the last."""
-        path = self.path / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        found = {}
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                found[int(entry["round"])] = entry
-            except (ValueError, KeyError):
-                continue  # a line cut off by a kill
-        return [found[number] for number in sorted(found)]
+        return read_rounds(self.path)
 
     def close(self) -> None:
         """Close the files and let the folder go."""
@@ -161,6 +152,20 @@ def keeps_mirrors(config: RunConfig, method: Method, numel: int) -> bool:
         return False
     size_bytes = 2 * config.clients * numel * (8 if config.dtype == "float64" else 4)
     return config.checkpoint.mirrors == "disk" or size_bytes <= config.checkpoint.mirror_gigabytes * 1e9
+
+
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """The rounds that the metrics.jsonl of a run directory holds, in order; each once."""
+    metrics = path / METRICS
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    found = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found[int(entry["round"])] = entry
+        except (ValueError, KeyError):
+            continue  # a line cut off by a kill
+    return [found[number] for number in sorted(found)]
 
 
 def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
