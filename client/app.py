@@ -12,7 +12,7 @@ from client.desk import Desk
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
-from strategies.flower import KINDS, from_record, to_record
+from strategies.grid_transport import KINDS, from_record, to_record
 from thinwire.config import merge, unflatten
 
 from flwr.app import Context, Message  # isort: skip

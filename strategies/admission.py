@@ -8,7 +8,7 @@ from typing import Any
 import thinwire
 from strategies.roster import ClientRecord, Meter, Roster
 from strategies.transport import HELLO, MESSAGE, WELCOME, Answer, Ask, Transport
-from thinwire.errors import RoundError, WireError
+from thinwire.errors import ConfigError, RoundError, WireError
 from thinwire.wire.exchange import (
     PROTOCOL,
     HelloReply,
@@ -46,7 +46,10 @@ class Admission:
             self._hear(self._hear_hello, answer)
 
     def gather(self, clients: int, timeout_seconds: float) -> list[str]:
-        """Wait until so many different clients are there; their names. Raises RoundError after the timeout."""
+        """Wait until so many different clients are there; their names.
+
+        Raises RoundError after the timeout; ConfigError with the reason, when a client was refused until then.
+        """
         deadline = self.transport.now() + timeout_seconds
         while True:
             self.greet()
@@ -54,6 +57,8 @@ class Admission:
             if len(present) >= clients:
                 return present[:clients] if len(present) == clients else self._first(present, clients)
             if self.transport.now() > deadline:
+                if self.reasons:
+                    raise ConfigError(next(iter(self.reasons.values())))
                 raise RoundError(
                     f"{len(present)} of {clients} clients came within {timeout_seconds:.0f} s; "
                     "start more clients or lower `clients`"
@@ -104,7 +109,8 @@ class Admission:
         reply = read(HelloReply, answer.parts.get(MESSAGE, b""))
         if reply.protocol != PROTOCOL:
             return f"client speaks protocol {reply.protocol}, this server {PROTOCOL}; install the same version"
-        missing = sorted(self.codecs - set(reply.codecs))
+        names = {name for codec in self.codecs for name in codec.split(".")}  # a codec may wrap another: scaled.natural
+        missing = sorted(names - set(reply.codecs))
         if missing:
             return f"client {reply.client!r} lacks the codec {missing[0]!r}; install the same version"
         self.names[answer.node] = check_client_name(reply.client)

@@ -1,16 +1,14 @@
 """The Flower side: one Strategy that runs any method, on any of Flower's grids and ours."""
 
-import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from logging import INFO
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -23,117 +21,19 @@ from strategies.base import Federation, Method
 from strategies.builder import build_method
 from strategies.bundle import Bundle
 from strategies.coordinator import Coordinator, Decided
+from strategies.grid_transport import GridTransport
 from strategies.ledger import Ledger
 from strategies.replicated import Replicated, history_start
 from strategies.roster import Roster
 from strategies.store import MemoryStore, Store
-from strategies.transport import EVALUATE, HELLO, ROUND, WELCOME, Answer, Ask
 from thinwire.config import to_options
-from thinwire.errors import ConfigError, RoundError, WireError
-from thinwire.flower import request
-from thinwire.grid import WaitingGrid
+from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
-RECORD = "thinwire"
-STYPE = "thinwire.v1"
-TYPES = {HELLO: "query.hello", WELCOME: "query.welcome", ROUND: "train", EVALUATE: "evaluate"}
-KINDS = {flower: kind for kind, flower in TYPES.items()}
-POLL_SECONDS = 0.25  # on grids that cannot wait
 LOCAL_ONLY = ("path", "root", "folder", "directory")  # task options that name a place on the server's own machine
 SENT_TO_CLIENTS = ("seed", "dtype", "threads", "method", "uplink", "downlink", "optimiser", "local", "task")
-
-
-class GridTransport:
-    """``strategies.transport.Transport`` over any Flower Grid."""
-
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self._waiting_grid = grid if isinstance(grid, WaitingGrid) else None
-        self._open: dict[str, tuple[int, str]] = {}
-
-    def nodes(self) -> set[int]:
-        """The connected nodes."""
-        return set(self._grid.get_node_ids())
-
-    def send(self, asks: Sequence[Ask], ttl_seconds: float) -> None:
-        """Push one message per question."""
-        run_id = self._grid.run.run_id
-        messages = [
-            request(to_record(ask.parts), TYPES[ask.kind], ask.node, run_id, ttl=max(1.0, ttl_seconds)) for ask in asks
-        ]
-        for ask, message_id in zip(asks, self._grid.push_messages(messages), strict=True):
-            if message_id:
-                self._open[message_id] = ask.node, ask.kind
-
-    def receive(self, timeout_seconds: float) -> Iterator[Answer]:
-        """Replies one at a time; on grids that cannot wait, all open messages are polled together."""
-        replies = (
-            self._poll(timeout_seconds)
-            if self._waiting_grid is None
-            else self._waiting_grid.replies(list(self._open), timeout_seconds)
-        )
-        for reply in replies:
-            known = self._open.pop(reply.metadata.reply_to_message_id, None)
-            if known is not None:
-                yield _answer(*known, reply)
-
-    def forget(self) -> None:
-        """Drop what is still open."""
-        if self._waiting_grid is not None:
-            self._waiting_grid.forget_messages(list(self._open))
-        self._open.clear()
-
-    def reject(self, node: int, reason: str) -> None:
-        """On grids of our own the node is told; elsewhere it is only ignored."""
-        if self._waiting_grid is not None:
-            self._waiting_grid.reject(node, reason)
-        log(INFO, "node %d is refused: %s", node, reason)
-
-    def now(self) -> float:
-        """A monotonic clock."""
-        return time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        """Wait for a change in the set of nodes."""
-        if self._waiting_grid is None:
-            time.sleep(min(seconds, POLL_SECONDS))
-            return
-        with contextlib.suppress(RoundError):
-            self._waiting_grid.wait_for_nodes(len(self.nodes()) + 1, seconds)
-
-    def _poll(self, timeout_seconds: float) -> Iterator[Message]:
-        deadline = time.monotonic() + timeout_seconds
-        while self._open:
-            yield from self._grid.pull_messages(list(self._open))
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, POLL_SECONDS))
-
-
-def _answer(node: int, kind: str, reply: Message) -> Answer:
-    if reply.has_error():
-        return Answer(node, kind, error=f"error {reply.error.code}: {reply.error.reason}"[:1000])
-    try:
-        return Answer(node, kind, from_record(reply.content))
-    except WireError as error:
-        return Answer(node, kind, error=str(error))
-
-
-def to_record(parts: Mapping[str, bytes]) -> RecordDict:
-    """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
-    arrays = {n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()}
-    return RecordDict({RECORD: ArrayRecord(arrays)})
-
-
-def from_record(content: RecordDict) -> dict[str, bytes]:
-    """The parts of a message. Raises WireError when it is not one of ours."""
-    record = content.array_records.get(RECORD)
-    if record is None or any(array.stype != STYPE for array in record.values()):
-        raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
-    return {name: array.data for name, array in record.items()}
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
@@ -373,4 +273,4 @@ def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-__all__ = ["KINDS", "GridTransport", "MethodStrategy", "from_arrays", "from_record", "to_arrays", "to_record"]
+__all__ = ["LOCAL_ONLY", "MethodStrategy", "from_arrays", "to_arrays"]

@@ -12,7 +12,7 @@ from strategies.estimator import Estimator
 from thinwire.config import nearest
 from thinwire.errors import ConfigError
 
-HOSTS = frozenset({"flower", "coordinator"})
+HOSTS = frozenset({"flower", "grid_transport", "coordinator"})
 """Modules that run methods and define none; not imported to look for one."""
 
 

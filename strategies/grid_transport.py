@@ -1,0 +1,112 @@
+"""Flower's messages and grids, as the coordinator sees them: parts of bytes, questions and answers."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from logging import INFO
+
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from strategies.transport import EVALUATE, HELLO, ROUND, WELCOME, Answer, Ask
+from thinwire.errors import RoundError, WireError
+from thinwire.flower import request
+from thinwire.grid import WaitingGrid
+
+RECORD = "thinwire"
+STYPE = "thinwire.v1"
+TYPES = {HELLO: "query.hello", WELCOME: "query.welcome", ROUND: "train", EVALUATE: "evaluate"}
+KINDS = {flower: kind for kind, flower in TYPES.items()}
+POLL_SECONDS = 0.25  # on grids that cannot wait
+
+
+class GridTransport:
+    """``strategies.transport.Transport`` over any Flower Grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._waiting_grid = grid if isinstance(grid, WaitingGrid) else None
+        self._open: dict[str, tuple[int, str]] = {}
+
+    def nodes(self) -> set[int]:
+        """The connected nodes."""
+        return set(self._grid.get_node_ids())
+
+    def send(self, asks: Sequence[Ask], ttl_seconds: float) -> None:
+        """Push one message per question."""
+        run_id = self._grid.run.run_id
+        messages = [
+            request(to_record(ask.parts), TYPES[ask.kind], ask.node, run_id, ttl=max(1.0, ttl_seconds)) for ask in asks
+        ]
+        for ask, message_id in zip(asks, self._grid.push_messages(messages), strict=True):
+            if message_id:
+                self._open[message_id] = ask.node, ask.kind
+
+    def receive(self, timeout_seconds: float) -> Iterator[Answer]:
+        """Replies one at a time; on grids that cannot wait, all open messages are polled together."""
+        replies = (
+            self._poll(timeout_seconds)
+            if self._waiting_grid is None
+            else self._waiting_grid.replies(list(self._open), timeout_seconds)
+        )
+        for reply in replies:
+            known = self._open.pop(reply.metadata.reply_to_message_id, None)
+            if known is not None:
+                yield _answer(*known, reply)
+
+    def forget(self) -> None:
+        """Drop what is still open."""
+        if self._waiting_grid is not None:
+            self._waiting_grid.forget_messages(list(self._open))
+        self._open.clear()
+
+    def reject(self, node: int, reason: str) -> None:
+        """On grids of our own the node is told; elsewhere it is only ignored."""
+        if self._waiting_grid is not None:
+            self._waiting_grid.reject(node, reason)
+        log(INFO, "node %d is refused: %s", node, reason)
+
+    def now(self) -> float:
+        """A monotonic clock."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a change in the set of nodes."""
+        if self._waiting_grid is None:
+            time.sleep(min(seconds, POLL_SECONDS))
+            return
+        with contextlib.suppress(RoundError):
+            self._waiting_grid.wait_for_nodes(len(self.nodes()) + 1, seconds)
+
+    def _poll(self, timeout_seconds: float) -> Iterator[Message]:
+        deadline = time.monotonic() + timeout_seconds
+        while self._open:
+            yield from self._grid.pull_messages(list(self._open))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, POLL_SECONDS))
+
+
+def _answer(node: int, kind: str, reply: Message) -> Answer:
+    if reply.has_error():
+        return Answer(node, kind, error=f"error {reply.error.code}: {reply.error.reason}"[:1000])
+    try:
+        return Answer(node, kind, from_record(reply.content))
+    except WireError as error:
+        return Answer(node, kind, error=str(error))
+
+
+def to_record(parts: Mapping[str, bytes]) -> RecordDict:
+    """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
+    arrays = {n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()}
+    return RecordDict({RECORD: ArrayRecord(arrays)})
+
+
+def from_record(content: RecordDict) -> dict[str, bytes]:
+    """The parts of a message. Raises WireError when it is not one of ours."""
+    record = content.array_records.get(RECORD)
+    if record is None or any(array.stype != STYPE for array in record.values()):
+        raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
+    return {name: array.data for name, array in record.items()}
