@@ -109,8 +109,7 @@ class Admission:
         reply = read(HelloReply, answer.parts.get(MESSAGE, b""))
         if reply.protocol != PROTOCOL:
             return f"client speaks protocol {reply.protocol}, this server {PROTOCOL}; install the same version"
-        names = {name for codec in self.codecs for name in codec.split(".")}  # a codec may wrap another: scaled.natural
-        missing = sorted(names - set(reply.codecs))
+        missing = sorted(self.codecs - set(reply.codecs))
         if missing:
             return f"client {reply.client!r} lacks the codec {missing[0]!r}; install the same version"
         self.names[answer.node] = check_client_name(reply.client)

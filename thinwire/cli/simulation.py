@@ -26,6 +26,7 @@ from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
 YARDSTICK = "dense FedAvg"
+GATHER_SECONDS = 1.0  # virtual clients are there at once, or never
 
 
 def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool) -> Outcome:
@@ -87,7 +88,9 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
         folder.write_config(to_options(config))
         strategy.of_run(new_run(), folder, on_round)
         grid = InProcessGrid(virtual_clients(config, device), config.clients, run_id=1)
-        result = strategy.start(grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn())
+        result = strategy.start(
+            grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
+        )
         folder.save_model(from_arrays(result.arrays))
     finally:
         progress.close()
