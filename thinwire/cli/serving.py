@@ -17,6 +17,7 @@ from server.run_directory import RunDirectory, check_resumable, keeps_mirrors, n
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from thinwire.cli.outcome import Outcome
+from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import build, to_options
 from thinwire.run_config import RunConfig
@@ -55,6 +56,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
         outcome = _run(config, settings, model, folder, strategy)
     finally:
         folder.close()
+    draw_runs(path, describe(config), {legend(config): path})
     if as_json:
         print(json.dumps(outcome.as_json()))
     else:

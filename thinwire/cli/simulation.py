@@ -20,6 +20,7 @@ from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from thinwire.cli.outcome import Outcome
+from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
 from thinwire.run_config import RunConfig
@@ -41,7 +42,9 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
         runs[YARDSTICK] = yardstick.totals, str(yardstick.run_dir)
     title = str(config.method["name"])
     outcome = simulate(config, path, title)
+    folders = {legend(config): path} | {name: Path(folder) for name, (_, folder) in runs.items()}
     runs = {title: (outcome.totals, str(path)), **runs}
+    pictures = draw_runs(path, describe(config), folders)
     if as_json:
         fields = outcome.as_json()
         if YARDSTICK in runs:
@@ -51,6 +54,8 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     else:
         Console().print(comparison(runs))
         Console().print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        for picture in pictures[:1]:
+            Console().print(f"picture: {picture}", highlight=False, soft_wrap=True)
     return outcome
 
 
