@@ -71,9 +71,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that defines a run."""
+    """Everything that defines a run.
 
-    rounds: int = 100
+    The defaults are the main job: ten clients with uneven shares of the digits, half of them asked per round. Rounds,
+    local steps and downlink were chosen by accuracy on examples held out of the clients' own shares, with other seeds
+    than those that are reported (docs/results.md): top-k at 1 % down trains as well as at 10 % or natural, for less.
+    """
+
+    rounds: int = 200
     clients: int = 10
     seed: int = 0
     dtype: Literal["float32", "float64"] = "float32"
@@ -81,9 +86,9 @@ class RunConfig:
     init: str = ""  # safetensors file to start from, instead of the task's own initial weights
     method: Options = field(default_factory=lambda: {"name": "ef21"})
     uplink: Options = field(default_factory=lambda: {"name": "top-k"})
-    downlink: Options = field(default_factory=lambda: {"name": "top-k", "fraction": 0.05})
+    downlink: Options = field(default_factory=lambda: {"name": "top-k", "fraction": 0.01})
     optimiser: Options = field(default_factory=lambda: {"name": "sgd", "rate": 1.0})
-    local: Options = field(default_factory=dict)
+    local: Options = field(default_factory=lambda: {"steps": 10})
     task: Options = field(default_factory=lambda: {"name": "digits"})
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     round: RoundConfig = field(default_factory=RoundConfig)
