@@ -253,7 +253,7 @@ def test_without_options_a_run_is_ef21_with_top_k_on_the_digits():
 
 def test_options_of_the_default_parts_add_to_their_defaults():
     config = RunConfig.of({"downlink": {"values": "fp32"}, "optimiser": {"name": "sgd", "momentum": 0.9}})
-    assert config.downlink == {"name": "top-k", "fraction": 0.05, "values": "fp32"}
+    assert config.downlink == {**RunConfig().downlink, "values": "fp32"}
     assert config.optimiser == {"name": "sgd", "rate": 1.0, "momentum": 0.9}
 
 
