@@ -263,7 +263,7 @@ def test_naming_another_part_drops_the_options_of_the_one_replaced():
 
 
 def test_the_cohort_is_the_rounded_share_and_never_empty():
-    assert [ParticipationConfig(f).cohort(10) for f in (0.01, 0.25, 0.5, 1)] == [1, 2, 5, 10]
+    assert [ParticipationConfig(fraction=f).cohort(10) for f in (0.01, 0.25, 0.5, 1)] == [1, 2, 5, 10]
 
 
 @pytest.mark.parametrize(
