@@ -173,6 +173,7 @@ def test_bytes_that_are_no_state_are_wire_errors(data):
         {"unknown": 1},
         {"float": "no number"},
         {"float": 1},
+        {"float": "0x1p9999"},
         {"bytes": "!"},
         {"bytes": 1},
         {"tuple": 1},

@@ -45,7 +45,7 @@ def load(data: bytes, device: torch.device | str = "cpu", like: Any = None) -> A
             _check_like(structure, header, like)
         tensors = load_tensors(data)
         return _rebuild(structure, {name: tensor.to(device) for name, tensor in tensors.items()})
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, OverflowError, AttributeError, ImportError) as error:
         raise WireError(f"damaged state: {type(error).__name__}: {error}") from None
     except RecursionError:
         raise WireError("damaged state: nested too deeply") from None
