@@ -44,7 +44,7 @@ class GridTransport:
                 self._open[message_id] = ask.node, ask.kind
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
-        """Replies one at a time; on grids that cannot wait, all open messages are polled together."""
+        """Replies one at a time; on grids that cannot wait, open messages are polled in turn."""
         replies = (
             self._poll(timeout_seconds)
             if self._waiting_grid is None
@@ -82,7 +82,8 @@ class GridTransport:
     def _poll(self, timeout_seconds: float) -> Iterator[Message]:
         deadline = time.monotonic() + timeout_seconds
         while self._open:
-            yield from self._grid.pull_messages(list(self._open))
+            for message_id in list(self._open):  # singly: what is pulled and not yielded yet would be lost with us
+                yield from self._grid.pull_messages([message_id])
             left = deadline - time.monotonic()
             if left <= 0:
                 return

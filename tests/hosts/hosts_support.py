@@ -193,7 +193,8 @@ def in_step(run: Path, states: Path) -> None:
         loaded = folder.load()
         assert loaded is not None
         saved = loaded[0]
-        config = RunConfig.of(folder.read_config())
+        options = folder.read_config()
+        config = RunConfig.of({key: value for key, value in options.items() if key != "server"})
         method = build_method(config.method, config.uplink, config.downlink, config.optimiser)
         assert method.mirrored == folder.mirrors
         names = sorted(path.name for path in (states / saved.run).iterdir())
