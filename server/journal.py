@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from strategies.store import Entry
 from thinwire.errors import RoundError
+from thinwire.wire.exchange import digest
 
-MAGIC = b"thinwire journal 1\n"
+MAGIC = b"thinwire journal 2\n"
 _HEAD = struct.Struct("<4sQ")  # mark, length of the JSON header
 _MARK = b"ROUN"
 
@@ -68,18 +69,19 @@ class Journal:
 
 
 def _write(file: BinaryIO, entry: Entry) -> None:
-    """Header (JSON), uplinks one at a time, downlink, index of sizes, checksum over all."""
+    """Header (JSON), uplinks one at a time, downlink, each with its size; a checksum over the digests of all."""
     total = hashlib.blake2b(digest_size=16)
 
-    def put(data: bytes) -> None:
-        total.update(data)
+    def put(data: bytes, known: bytes | None = None) -> None:
+        total.update(known or digest(data))
         file.write(data)
 
     header = json.dumps({"round": entry.round, "attempt": entry.attempt, "asked": entry.asked}).encode()
-    put(_HEAD.pack(_MARK, len(header)) + header)
+    put(_HEAD.pack(_MARK, len(header)))
+    put(header)
     for client, uplink in entry.uplinks:
         put(struct.pack("<qQ", client, len(uplink)))
-        put(uplink)
+        put(uplink, entry.digests.get(client))
     put(struct.pack("<qQ", -1, len(entry.downlink)))
     put(entry.downlink)
     file.write(total.digest())
@@ -93,7 +95,7 @@ def _read(file: BinaryIO) -> Entry | None:
         data = file.read(count)
         if len(data) != count:
             raise EOFError
-        total.update(data)
+        total.update(digest(data))
         return data
 
     try:

@@ -34,6 +34,7 @@ class Collector:
         self.meter = Meter()
         self.metrics: dict[int, dict[str, float]] = {}
         self._spool = ledger.store.spool()
+        self._digests: dict[int, bytes] = {}  # of what the spool holds
         self._seen: tuple[set[int], int] = set(), 0
         self._attempt = 0
         self._asked: list[int] = []
@@ -44,6 +45,7 @@ class Collector:
     def collect(self, attempt: int, asked: list[int]) -> Uplinks:
         """The uplinks of one attempt at the next round, checked to the last byte."""
         self._spool.clear()
+        self._digests.clear()
         self.metrics.clear()
         self._attempt, self._asked = attempt, asked
         self._waiting, self._unsent = dict.fromkeys(asked, REPEATS), set(asked)
@@ -56,7 +58,7 @@ class Collector:
             if self._waiting:
                 self._listen(min(1.0, left))
         self.transport.forget()
-        return Uplinks(self._spool.clients(), self._spool.get)
+        return Uplinks(self._spool.clients(), self._spool.get, dict(self._digests))
 
     def connect(self, due: Sequence[int]) -> None:
         """Learn which nodes are there, and let returning clients in."""
@@ -184,6 +186,7 @@ class Collector:
         packet = unpack(uplink, Payload, 2 * dense_bytes * max(1, len(ledger.bundle.method.uplink)) + (1 << 20))
         ledger.bundle.validate(packet, ledger.round_of(ledger.next_round, record.index))
         self._spool.put(record.index, uplink)
+        self._digests[record.index] = reply.uplink_digest
         record.version, record.history = ledger.replicated.version, ledger.replicated.history
         record.frozen_digest = ledger.replicated.frozen_digest
         self.metrics[record.index] = finite(reply.metrics)

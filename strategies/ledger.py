@@ -1,6 +1,6 @@
 """What the server knows and has decided: replica, server state, chains and mirrors, in step with the journal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -15,16 +15,19 @@ from strategies.store import Entry, Saved, Store
 from thinwire.errors import RoundError
 from thinwire.random import SHARED, Key, choose
 from thinwire.run_config import RunConfig
-from thinwire.wire.exchange import chain_next
+from thinwire.wire.exchange import chain_over, digest
 from thinwire.wire.packet import pack, unpack
 
 
 class Uplinks(Sequence[tuple[int, Packet]]):
-    """A round's uplinks by ascending client index, unpacked one at a time; may be read several times."""
+    """A round's checked uplinks by ascending client index, unpacked one at a time; may be read several times."""
 
-    def __init__(self, clients: Sequence[int], get: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, clients: Sequence[int], get: Callable[[int], bytes], digests: Mapping[int, bytes] | None = None
+    ) -> None:
         self.clients = clients
         self._get = get
+        self.digests = digests or {}  # those known already
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -35,10 +38,10 @@ class Uplinks(Sequence[tuple[int, Packet]]):
     def __getitem__(self, place: slice) -> "Uplinks": ...
     def __getitem__(self, place: int | slice) -> "tuple[int, Packet] | Uplinks":
         if isinstance(place, slice):
-            return Uplinks(self.clients[place], self._get)
+            return Uplinks(self.clients[place], self._get, self.digests)
         client = self.clients[place]
         data = self._get(client)
-        return client, unpack(data, Payload, len(data))
+        return client, unpack(data, Payload, len(data), verified=True)
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
         """The packed uplinks, one at a time."""
@@ -88,7 +91,7 @@ class Ledger:
         for client in uplinks.clients:
             self.personal.pop(client, None)  # it has had its own
         packed = self._step(asked, uplinks)
-        self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed))
+        self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed, uplinks.digests))
         self._commit(uplinks, packed)
         if self.replicated.version % self.config.checkpoint.every == 0:
             self.checkpoint()
@@ -187,7 +190,7 @@ class Ledger:
         mirrored = self.bundle.method.mirrored
         for client, raw in uplinks.raw():
             record = self.roster.clients[client]
-            chain = chain_next(record.chain, raw)
+            chain = chain_over(record.chain, uplinks.digests.get(client) or digest(raw))
             if mirrored and self.store.mirrors:
                 self._advance_mirror(record, chain, raw)
             record.chain = chain
@@ -203,6 +206,6 @@ class Ledger:
             return
         before = self._find_mirror(record)
         if before is not None:
-            packet = unpack(raw, Payload, len(raw))
+            packet = unpack(raw, Payload, len(raw), verified=True)
             after = self.bundle.advance(before, packet, self.round_of(self.next_round, record.index))
             self.store.write_mirror(record.index, chain, after)

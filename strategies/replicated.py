@@ -35,7 +35,7 @@ class Replicated:
 
     def apply(self, packed: bytes, round: Round) -> None:
         """Move to the next version by the bytes that clients get."""
-        packet = unpack(packed, Payload, len(packed))
+        packet = unpack(packed, Payload, len(packed), verified=True)
         self.replica = self.bundle.apply(self.replica, packet, round)
         self._missed.append((round.number, self.history, packed))
         self._missed_bytes += len(packed)

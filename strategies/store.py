@@ -1,7 +1,7 @@
 """What a coordinator needs of a host that can write: a journal, checkpoints, mirrors, a spool and a record."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -41,6 +41,7 @@ class Entry:
     asked: tuple[int, ...]
     uplinks: Iterable[tuple[int, bytes]]  # applied, ascending client index; packed packets
     downlink: bytes  # the packed broadcast
+    digests: Mapping[int, bytes] = field(default_factory=dict)  # of the uplinks, where they are known already
 
 
 class Spool(Protocol):
