@@ -8,7 +8,7 @@ from typing import Any
 import thinwire
 from strategies.roster import ClientRecord, Meter, Roster
 from strategies.transport import HELLO, MESSAGE, WELCOME, Answer, Ask, Transport
-from thinwire.errors import ConfigError, RoundError, WireError
+from thinwire.errors import ConfigError, WireError
 from thinwire.wire.exchange import (
     PROTOCOL,
     HelloReply,
@@ -48,7 +48,7 @@ class Admission:
     def gather(self, clients: int, timeout_seconds: float) -> list[str]:
         """Wait until so many different clients are there; their names.
 
-        Raises RoundError after the timeout; ConfigError with the reason, when a client was refused until then.
+        Raises ConfigError after the timeout, with the reason when a client was refused until then.
         """
         deadline = self.transport.now() + timeout_seconds
         while True:
@@ -57,11 +57,10 @@ class Admission:
             if len(present) >= clients:
                 return present[:clients] if len(present) == clients else self._first(present, clients)
             if self.transport.now() > deadline:
-                if self.reasons:
-                    raise ConfigError(next(iter(self.reasons.values())))
-                raise RoundError(
-                    f"{len(present)} of {clients} clients came within {timeout_seconds:.0f} s; "
-                    "start more clients or lower `clients`"
+                refused = next((f"; refused: {reason}" for reason in self.reasons.values()), "")
+                raise ConfigError(
+                    f"{len(present)} of {clients} clients came within {timeout_seconds:g} s; "
+                    f"start more clients or lower `clients`{refused}"
                 )
             self.transport.pause(min(1.0, timeout_seconds))
 
