@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from server.run_directory import RunDirectory
 from strategies.builder import build_method
 from thinwire import state
 from thinwire.cli.simulation import simulate
+from thinwire.errors import ConfigError
 from thinwire.random import Key, uniforms
 from thinwire.run_config import RunConfig
 
@@ -154,8 +155,12 @@ def fleet(address: str, states: Path, task: Mapping[str, Any]) -> Iterator[None]
 
         return FleetSession(SessionOptions(address, name, first_wait_seconds=0.02), app)
 
+    def take_part(one: FleetSession) -> None:
+        with suppress(ConfigError):  # a server that refuses a client says so itself
+            one.run_forever()
+
     sessions = [session(f"client-{index}") for index in range(CLIENTS)]
-    threads = [threading.Thread(target=one.run_forever) for one in sessions]
+    threads = [threading.Thread(target=take_part, args=(one,)) for one in sessions]
     for thread in threads:
         thread.start()
     try:

@@ -92,6 +92,7 @@ def server(
     json_: Json = False,
 ) -> None:
     """Serve a run to clients over gRPC."""
+    from server.run_directory import check_resumable
     from thinwire.cli.serving import serve
 
     flags: dict[str, Any] = {
@@ -107,6 +108,8 @@ def server(
     flags["server.insecure"] = insecure or None
     if resume is not None and out is not None:
         raise ConfigError("give either --out (a new run) or --resume (go on in a run directory), not both")
+    if resume is not None:
+        check_resumable(resume)
     serve(run_options(config, flags, names, set_ or [], resume), out, resume=resume, as_json=json_)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from server.evaluation import ServerModel
 from server.grids.fleet import FleetGrid, FleetOptions
-from server.run_directory import RunDirectory, check_resumable, keeps_mirrors, new_run_folder
+from server.run_directory import RunDirectory, keeps_mirrors, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from thinwire.cli.outcome import Outcome
@@ -21,6 +21,7 @@ from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import build, to_options
 from thinwire.run_config import RunConfig
+from thinwire.wire.endpoint import read
 from thinwire.wire.exchange import new_run
 
 
@@ -43,8 +44,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     plain = dict(options)
     settings = build(ServerConfig, plain.pop("server", {}), "server")
     config = RunConfig.of(plain)
-    if resume is not None:
-        check_resumable(resume)
+    fleet = _fleet(settings)
     model = ServerModel.of(config)
     path = resume or new_run_folder(out, str(config.method["name"]))
     strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
@@ -53,7 +53,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     )
     try:
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
-        outcome = _run(config, settings, model, folder, strategy)
+        outcome = _run(config, fleet, settings.gather_seconds, model, folder, strategy)
     finally:
         folder.close()
     draw_runs(path, describe(config), {legend(config): path})
@@ -65,7 +65,12 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
 
 
 def _run(
-    config: RunConfig, settings: ServerConfig, model: ServerModel, folder: RunDirectory, strategy: MethodStrategy
+    config: RunConfig,
+    fleet: FleetOptions,
+    gather_seconds: float,
+    model: ServerModel,
+    folder: RunDirectory,
+    strategy: MethodStrategy,
 ) -> Outcome:
     totals = Totals()
     for row in folder.rounds():
@@ -78,22 +83,13 @@ def _run(
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
-    fleet = FleetOptions(
-        address=settings.address,
-        certificate=settings.certificate,
-        key=settings.key,
-        client_ca=settings.client_ca,
-        token=settings.token,
-        insecure=settings.insecure,
-        roster=settings.roster,
-    )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
     try:
         sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
         sys.stderr.flush()
         result = strategy.of_run(run, folder, on_round, _say).start(
-            grid, model.initial_arrays(), config.rounds, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
+            grid, model.initial_arrays(), config.rounds, gather_seconds, evaluate_fn=model.evaluate_fn()
         )
         folder.save_model(from_arrays(result.arrays))
         grid.finish()
@@ -102,6 +98,22 @@ def _run(
         grid.close()
         signal.signal(signal.SIGTERM, previous)
     return Outcome(config, totals, folder.path)
+
+
+def _fleet(settings: ServerConfig) -> FleetOptions:
+    """How to listen. Raises ConfigError, before any folder is made, for what cannot be listened with."""
+    options = FleetOptions(
+        address=settings.address,
+        certificate=settings.certificate,
+        key=settings.key,
+        client_ca=settings.client_ca,
+        token=settings.token,
+        insecure=settings.insecure,
+        roster=settings.roster,
+    )
+    for path, what in ((options.certificate, "certificate"), (options.key, "key"), (options.client_ca, "client CA")):
+        read(path, what)
+    return options
 
 
 def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:

@@ -16,14 +16,16 @@ from client.fleet import FleetSession, SessionOptions
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
+from thinwire.device import choose_device
 from thinwire.tasks import load_task
 
 
 def take_part(options: Mapping[str, Any]) -> None:
     """Dial the server and answer until the run is over. Raises ConfigError when refused or out of patience."""
     settings = settings_of(options)
+    choose_device(settings.device)  # what cannot be used is told before the server is called
     if settings.task.get("name"):
-        load_task(settings.task)  # a task that cannot be imported is told before the server is called
+        load_task(settings.task)
     desk = _desk(settings)
     session = FleetSession(_session_options(settings), lambda message, context: _answer(desk, message, context))
     stop = threading.Event()
