@@ -7,7 +7,7 @@ from compressors import Payload
 from strategies.admission import Admission
 from strategies.ledger import Ledger, Uplinks
 from strategies.roster import ClientRecord, Meter
-from strategies.transport import BASE, MESSAGE, ROUND, UPLINK, Answer, Ask, Transport
+from strategies.transport import BASE, HELLO, MESSAGE, ROUND, UPLINK, WELCOME, Answer, Ask, Transport
 from thinwire.errors import WireError
 from thinwire.wire.exchange import (
     REASON_DECLINED,
@@ -64,15 +64,24 @@ class Collector:
         """Learn which nodes are there, and let returning clients in."""
         roster, nodes = self.ledger.roster, self.transport.nodes()
         if nodes - self.admission.names.keys() - self.admission.refused:
-            self.admission.greet()
+            self.admission.greet()  # the answer is heard among those of the round
         seen = nodes, len(self.admission.names)
         if seen != self._seen:
+            self.admission.part(nodes)
             self._seat(nodes)
             self._seen = seen
         strangers = [roster.clients[i] for i in due if not roster.clients[i].welcomed]
         self.admission.welcome(
             roster, [r for r in strangers if r.absent_since is None], self.ledger.incarnation, self.meter
         )
+
+    def settle(self, due: Sequence[int]) -> None:
+        """Connect, and wait for those at the door, unless they let us wait too long; while no round is open."""
+        self.connect(due)
+        while self.admission.busy():
+            for answer in self.transport.receive(1.0):
+                self.admission.hear(answer, self.meter)
+                self.connect(due)
 
     def _seat(self, nodes: set[int]) -> None:
         """Another set of nodes than before: who came, who went."""
@@ -102,6 +111,9 @@ class Collector:
 
     def _listen(self, seconds: float) -> None:
         for answer in self.transport.receive(seconds):
+            if answer.kind in (HELLO, WELCOME):
+                self.admission.hear(answer, self.meter)
+                return
             self._hear(answer)
             if self._unsent or not self._waiting:
                 return
@@ -203,6 +215,8 @@ class Collector:
         if reply.reason == REASON_UNWELCOME:
             record.welcomed = False
         elif reply.reason == REASON_LOST_PRIVATE:
+            if record.fresh:
+                raise WireError("it says that it lost its private state, and was asked as a newcomer")
             self._recover(record)
         self._unsent.add(record.index)
 
@@ -212,10 +226,12 @@ class Collector:
             self._mirrors[record.index] = mirror
             return
         self._note("reset", record, f"private state lost; newcomers again: {len(reset)} clients")
-        if any(index in self._spool.clients() for index in reset if index != record.index):
-            # answers of this attempt continue chains that are gone: everybody is asked again
+        answered = set(self._spool.clients())
+        if answered & set(reset):
+            # answers of this attempt continue chains that are gone: all who have answered are asked again
             self._spool.clear()
-            self._waiting |= {index: REPEATS for index in self._asked if index not in self._waiting}
+            self._waiting |= dict.fromkeys(answered, REPEATS)
+            self._unsent |= answered
         self._unsent |= set(reset) & self._waiting.keys()
 
     def _note(self, kind: str, record: ClientRecord, detail: str) -> None:

@@ -13,7 +13,7 @@ from strategies.ledger import Ledger
 from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
-from thinwire.wire.exchange import REASON_UNSPECIFIED, REASONS, EvaluateReply, EvaluateRequest, read
+from thinwire.wire.exchange import REASON_UNSPECIFIED, REASON_UNWELCOME, REASONS, EvaluateReply, EvaluateRequest, read
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Coordinator:
 
     def evaluate(self) -> dict[str, float]:
         """The replica's metrics on the clients' own held-out examples, weighted by their numbers; all who are there."""
-        self.collector.connect(range(len(self.ledger.roster.clients)))
+        self.collector.settle(range(len(self.ledger.roster.clients)))
         records = [r for r in self.ledger.roster.clients if self.collector.reachable(r)]
         asks = [self._evaluation(record) for record in records]
         for record, ask in zip(records, asks, strict=True):
@@ -77,6 +77,8 @@ class Coordinator:
                 if answer.kind == EVALUATE and answer.node in waiting:
                     waiting.discard(answer.node)
                     replies += self._hear_evaluation(answer)
+                else:
+                    self.collector.admission.hear(answer, self.collector.meter)
                 if not waiting:
                     break
         self.transport.forget()
@@ -95,21 +97,24 @@ class Coordinator:
         return Ask(record.node, EVALUATE, parts)
 
     def _hear_evaluation(self, answer: Answer) -> list[EvaluateReply]:
-        record = self.ledger.roster.at(answer.node)
+        ledger, record = self.ledger, self.ledger.roster.at(answer.node)
         if record is None or answer.error:
             return []
         self.collector.meter.received(record, answer.size)
         try:
             reply = read(EvaluateReply, answer.parts.get(MESSAGE, b""))
         except WireError as error:
-            self.ledger.store.record("hostile", {"client": record.name, "detail": str(error)})
+            ledger.store.record("hostile", {"client": record.name, "detail": str(error)})
             return []
+        if (reply.run, reply.round) != (ledger.run, ledger.replicated.version):
+            return []  # the answer to another question
         if reply.reason != REASON_UNSPECIFIED:
-            record.version = None
+            record.version, record.frozen_digest = None, b""
+            record.welcomed = record.welcomed and reply.reason != REASON_UNWELCOME
             detail = f"{REASONS.get(reply.reason, reply.reason)}: {reply.detail}"
-            self.ledger.store.record("client-lacks", {"client": record.name, "detail": detail})
+            ledger.store.record("client-lacks", {"client": record.name, "detail": detail})
             return []
-        record.version, record.history = self.ledger.replicated.version, self.ledger.replicated.history
+        record.version, record.history = ledger.replicated.version, ledger.replicated.history
         return [reply]
 
     def _sum_up(self, number: int, attempt: int, asked: list[int], replied: list[int], seconds: float) -> Decided:

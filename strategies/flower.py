@@ -186,15 +186,18 @@ class MethodStrategy(Strategy):
         for record in roster.clients:
             roster.seat(record, by_name[record.name])
         admission.welcome(roster, roster.clients)
+        admission.listen(min(1.0, timeout_seconds))
         deadline = transport.now() + timeout_seconds
         while (missing := [r.name for r in roster.clients if not r.welcomed]) and not (
             admission.refused & {r.node for r in roster.clients}
         ):
             if transport.now() > deadline:
                 raise ConfigError(f"client {missing[0]!r} did not follow its welcome within {timeout_seconds:.0f} s")
-            transport.pause(0.2)
+            if not admission.busy():
+                transport.pause(0.2)
             admission.greet()
             admission.welcome(roster, roster.clients)
+            admission.listen(min(1.0, timeout_seconds))
         if missing:
             raise ConfigError(f"{admission.reasons.get(missing[0], f'client {missing[0]!r} was refused')}")
         roster.weigh(self.config.participation.weights)

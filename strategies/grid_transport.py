@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from logging import INFO
 
@@ -11,7 +12,7 @@ from flwr.serverapp import Grid
 
 from strategies.transport import EVALUATE, HELLO, ROUND, WELCOME, Answer, Ask
 from thinwire.errors import RoundError, WireError
-from thinwire.flower import request
+from thinwire.flower import node_id, request
 from thinwire.grid import WaitingGrid
 
 RECORD = "thinwire"
@@ -28,6 +29,7 @@ class GridTransport:
         self._grid = grid
         self._waiting_grid = grid if isinstance(grid, WaitingGrid) else None
         self._open: dict[str, tuple[int, str]] = {}
+        self._pulled: deque[Message] = deque()  # from grids that give what they have all at once
 
     def nodes(self) -> set[int]:
         """The connected nodes."""
@@ -44,7 +46,10 @@ class GridTransport:
                 self._open[message_id] = ask.node, ask.kind
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
-        """Replies one at a time; on grids that cannot wait, open messages are polled in turn."""
+        """Replies one at a time; on grids that cannot wait, all open messages are polled together."""
+        if not self._open:
+            self.pause(timeout_seconds)
+            return
         replies = (
             self._poll(timeout_seconds)
             if self._waiting_grid is None
@@ -56,16 +61,23 @@ class GridTransport:
                 yield _answer(*known, reply)
 
     def forget(self) -> None:
-        """Drop what is still open."""
+        """Drop what is still open but for handshakes."""
+        gone = [message_id for message_id, (_, kind) in self._open.items() if kind not in (HELLO, WELCOME)]
         if self._waiting_grid is not None:
-            self._waiting_grid.forget_messages(list(self._open))
-        self._open.clear()
+            self._waiting_grid.forget_messages(gone)
+        for message_id in gone:
+            del self._open[message_id]
+
+    def is_named(self, node: int, name: str) -> bool:
+        """On grids of our own the node's id is made of its client's identity."""
+        return self._waiting_grid is None or node_id(self._grid.run.run_id, name) == node
 
     def reject(self, node: int, reason: str) -> None:
-        """On grids of our own the node is told; elsewhere it is only ignored."""
+        """On grids of our own the node is told; elsewhere it is only ignored, and the log tells."""
         if self._waiting_grid is not None:
             self._waiting_grid.reject(node, reason)
-        log(INFO, "node %d is refused: %s", node, reason)
+        else:
+            log(INFO, "node %d is refused: %s", node, reason)
 
     def now(self) -> float:
         """A monotonic clock."""
@@ -82,8 +94,10 @@ class GridTransport:
     def _poll(self, timeout_seconds: float) -> Iterator[Message]:
         deadline = time.monotonic() + timeout_seconds
         while self._open:
-            for message_id in list(self._open):  # singly: what is pulled and not yielded yet would be lost with us
-                yield from self._grid.pull_messages([message_id])
+            if not self._pulled:
+                self._pulled += self._grid.pull_messages(list(self._open))
+            while self._pulled:  # what the caller does not wait for stays for the next call
+                yield self._pulled.popleft()
             left = deadline - time.monotonic()
             if left <= 0:
                 return

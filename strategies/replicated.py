@@ -58,8 +58,10 @@ class Replicated:
         return self._cache[key]
 
     def digest(self) -> bytes:
-        """Digest of the replica's bits."""
-        return state.digest(self.replica)
+        """Digest of the replica's bits; computed once a version."""
+        if ("digest", 0) not in self._cache:
+            self._cache["digest", 0] = state.digest(self.replica)
+        return self._cache["digest", 0]
 
     def _since(self, version: int | None, history: bytes) -> list[tuple[int, bytes, bytes]] | None:
         """The downlinks a client needs, or None when only a snapshot does."""

@@ -55,11 +55,18 @@ class Transport(Protocol):
         ...
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
-        """Answers as they come, one at a time in memory; ends when nothing came for the timeout."""
+        """Answers as they come, one at a time in memory; ends after the timeout at the latest.
+
+        May be left at any time: what was not taken comes next time. Waits for nodes where nothing is open.
+        """
         ...
 
     def forget(self) -> None:
-        """Answers to questions still open are of no interest any more."""
+        """Answers to open rounds and evaluations are of no interest any more; those of the door still are."""
+        ...
+
+    def is_named(self, node: int, name: str) -> bool:
+        """Whether a node may call itself so: False where the carrier knows the client behind it under another name."""
         ...
 
     def reject(self, node: int, reason: str) -> None:

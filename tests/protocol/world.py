@@ -20,7 +20,7 @@ from strategies.problems import FiniteSum
 from strategies.replicated import Replicated, history_start
 from strategies.roster import Roster
 from strategies.store import MemoryStore, Store
-from strategies.transport import ROUND, Answer, Ask
+from strategies.transport import HELLO, ROUND, WELCOME, Answer, Ask
 from thinwire import state
 from thinwire.random import Key, uniforms
 from thinwire.run_config import RunConfig
@@ -90,6 +90,8 @@ class Network:
         self.faults = faults
         self.down: set[int] = set()
         self.rejected: dict[int, str] = {}
+        self.mute: set[int] = set()  # nodes that never answer
+        self.identities: dict[int, str] = {}  # of nodes whose carrier knows better than they say
         self.before: Callable[[Ask], None] = lambda ask: None
         self.asks: list[Ask] = []
         self._clock = 0.0
@@ -106,7 +108,11 @@ class Network:
         for ask in asks:
             self.asks.append(ask)
             self.before(ask)
-            if ask.node not in self.nodes() or (ask.kind == ROUND and self._draw(self.faults.lost_asks)):
+            if (
+                ask.node not in self.nodes()
+                or ask.node in self.mute
+                or (ask.kind == ROUND and self._draw(self.faults.lost_asks))
+            ):
                 continue
             parts = {name: bytes(part) for name, part in ask.parts.items()}
             answer = Answer(ask.node, ask.kind, self.desks[ask.node].answer(ask.kind, parts))
@@ -120,10 +126,13 @@ class Network:
 
     def forget(self) -> None:
         self._late += self._answers if self.faults.late_answers else []
-        self._answers = []
+        self._answers = [answer for answer in self._answers if answer.kind in (HELLO, WELCOME)]
 
     def reject(self, node: int, reason: str) -> None:
         self.rejected[node] = reason
+
+    def is_named(self, node: int, name: str) -> bool:
+        return self.identities.get(node, name) == name
 
     def now(self) -> float:
         return self._clock
