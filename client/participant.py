@@ -105,7 +105,7 @@ class Participant:
         """What the server learns of this client."""
         held = self._shelf.held
         own = self.workplace.frozen_digest()
-        if own and (self._shelf.frozen is None or self._shelf.frozen.digest != own):
+        if own != digest(b"") and (self._shelf.frozen is None or self._shelf.frozen.digest != own):
             self._keep_frozen(Frozen(own))
         self._lacks_frozen = False
         return WelcomeReply(
