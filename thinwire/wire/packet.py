@@ -45,15 +45,9 @@ def pack(payloads: Mapping[str, PayloadLike]) -> bytes:
     """The packet's bytes, the same for the same payloads."""
     packet = packet_pb2.Packet(checksum=_checksum(payloads))
     for name in sorted(payloads):
-        payload = payloads[name]
-        packet.payloads.append(
-            packet_pb2.NamedPayload(
-                name=name,
-                payload=packet_pb2.Payload(
-                    codec=payload.codec, dtype=payload.dtype, parameters=payload.parameters, streams=payload.streams
-                ),
-            )
-        )
+        payload, place = payloads[name], packet.payloads.add(name=name).payload  # filled in place: no copy of a copy
+        place.codec, place.dtype, place.parameters = payload.codec, payload.dtype, payload.parameters
+        place.streams.extend(payload.streams)
     return packet.SerializeToString(deterministic=True)
 
 
