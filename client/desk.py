@@ -64,12 +64,14 @@ class Desk:
     def _welcome(self, invitation: WelcomeRequest) -> WelcomeReply:
         if invitation.protocol != PROTOCOL:
             return WelcomeReply(refusal=f"the server speaks protocol {invitation.protocol}, this client {PROTOCOL}")
+        if invitation.index >= invitation.clients:
+            raise WireError(f"place {invitation.index} in a roster of {invitation.clients}")
         self._seated.clear()
         try:
             participant = self._seat(invitation)
+            self.store(invitation.run).write("welcome", Invitation(invitation.SerializeToString()))
         except ThinwireError as error:
             return refuse(error)
-        self.store(invitation.run).write("welcome", Invitation(invitation.SerializeToString()))
         return participant.welcome()
 
     def _round(self, request: RoundRequest, base: bytes) -> dict[str, bytes]:

@@ -256,10 +256,12 @@ class Participant:
             private = self.bundle.join(held.replica)
         else:
             raise Lack(REASON_LOST_PRIVATE, "this client's private state is not the one that the server knows")
-        self._pending, self._committed = None, Committed(request.chain, private)
+        restored = Committed(request.chain, private)
         self.store.remove("pending")
-        self.store.write("committed", self._committed)
-        return self._committed
+        self._pending = None
+        self.store.write("committed", restored)
+        self._committed = restored
+        return restored
 
     def _decode_mirror(self, packed: bytes) -> Tensor:
         federation = self.workplace.federation
@@ -287,9 +289,10 @@ class Participant:
         uplink = pack(packet)
         metrics = tuple(sorted(self.workplace.metrics().items()))
         chain = chain_next(committed.chain, uplink)
-        self._pending = Pending(chain, private, question(request, held.history), uplink, metrics)
-        self.store.write("pending", self._pending)
-        return self._pending
+        pending = Pending(chain, private, question(request, held.history), uplink, metrics)
+        self.store.write("pending", pending)  # first: what is not kept must not be sent
+        self._pending = pending
+        return pending
 
     def _personal(self, packed: bytes) -> Packet:
         packet: dict[str, Payload] = unpack(packed, Payload, len(packed)) if packed else {}

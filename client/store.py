@@ -113,10 +113,7 @@ class DiskClientStore:
 
     def __init__(self, root: Path, run: str, client: str) -> None:
         self._folder = root / run / client
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise ConfigError(f"cannot keep client state in {self._folder}: {error.strerror}; choose --state") from None
+        self._made = False  # at the first write: a server that names runs fills no disk with folders
 
     def read(self, slot: str) -> Any | None:
         """The value last written, or None when it is absent or damaged."""
@@ -134,6 +131,7 @@ class DiskClientStore:
 
     def write(self, slot: str, value: Any) -> None:
         """Write aside and rename."""
+        self._make_folder()
         body = state.dump(value)
         aside = self._path(slot).with_suffix(".new")
         try:
@@ -146,12 +144,24 @@ class DiskClientStore:
 
     def rename(self, slot: str, to: str) -> None:
         """Atomic on the file system."""
-        os.replace(self._path(slot), self._path(to))
+        try:
+            os.replace(self._path(slot), self._path(to))
+        except OSError as error:
+            raise ConfigError(f"cannot rename client state {self._path(slot)}: {error.strerror}") from None
 
     def remove(self, slot: str) -> None:
         """Delete the file."""
         with contextlib.suppress(FileNotFoundError):
             self._path(slot).unlink()
+
+    def _make_folder(self) -> None:
+        if self._made:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot keep client state in {self._folder}: {error.strerror}; choose --state") from None
+        self._made = True
 
     def _path(self, slot: str) -> Path:
         return self._folder / f"{slot}.state"

@@ -139,7 +139,7 @@ def merge_task(server: Mapping[str, Any], local: Mapping[str, Any]) -> dict[str,
 def _read(configuration: str, clients: int) -> RunConfig:
     try:
         options = json.loads(configuration)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"the server's configuration is not JSON: {error}") from None
     if not isinstance(options, dict):
         raise WireError("the server's configuration is not an object")

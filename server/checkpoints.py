@@ -27,7 +27,9 @@ def write_checkpoint(folder: Path, saved: Saved, keep: int) -> Path:
         sync_folder(folder)
     except OSError as error:
         raise RoundError(f"cannot write checkpoint {path}: {error.strerror}; free some space and resume") from None
-    for old in sorted(folder.glob("round-*.checkpoint"))[:-keep]:
+    written = sorted(folder.glob("round-*.checkpoint"))
+    past = written[: written.index(path) + 1]  # what is ahead was damaged when the run was resumed behind it
+    for old in {*written} - {*past[-keep:]}:
         old.unlink()
     return path
 

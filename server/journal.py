@@ -1,5 +1,6 @@
 """The write-ahead journal: decided rounds, each with its checksum, synced before anybody hears of them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,18 +29,25 @@ class Journal:
         """Write an entry and sync it. Raises RoundError when the disk does not take it; the round is then undecided."""
         if self._file is None:
             self._file = open(self.path, "ab")  # noqa: SIM115  held open for the next entries
-            if self._file.tell() == 0:
-                self._file.write(MAGIC)
         file, start = self._file, self._file.tell()
         try:
+            if start == 0:
+                file.write(MAGIC)
             _write(file, entry)
             file.flush()
             os.fdatasync(file.fileno())
         except OSError as error:
-            file.truncate(start)
+            self._cut(start)
             raise RoundError(
                 f"cannot write the journal {self.path}: {error.strerror}; free some space and resume"
             ) from None
+
+    def _cut(self, start: int) -> None:
+        """Leave nothing of an entry that the disk did not take; closing may still write what lies in the buffer."""
+        with contextlib.suppress(OSError):
+            self.close()
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, start)
 
     def start(self) -> None:
         """An empty journal, after a checkpoint."""
@@ -63,9 +71,9 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _write(file: BinaryIO, entry: Entry) -> None:

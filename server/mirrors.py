@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.errors import RoundError
+
 CHAIN_BYTES = 16
 _DTYPES = {b"f4": np.float32, b"f8": np.float64}
 
@@ -27,9 +29,12 @@ class MirrorFiles:
         values = mirror.detach().cpu().contiguous().numpy()
         body = chain + (b"f8" if values.dtype == np.float64 else b"f4") + values.tobytes()
         path = self._path(client, slot)
-        with open(path, "wb") as file:
-            file.write(hashlib.blake2b(body, digest_size=16).digest())
-            file.write(body)
+        try:
+            with open(path, "wb") as file:
+                file.write(hashlib.blake2b(body, digest_size=16).digest())
+                file.write(body)
+        except OSError as error:
+            raise RoundError(f"cannot write mirror {path}: {error.strerror}; free some space and resume") from None
         self._unsynced.add(path)
         self._newest[client] = slot, chain
 
@@ -58,10 +63,11 @@ class MirrorFiles:
         )
 
     def _slot_of_newest(self, client: int) -> str:
-        """After a restart the newest slot is told by the files' times."""
+        """After a restart the newest whole slot is told by the files' times; one torn by a kill counts for nothing."""
         if client in self._newest:
             return self._newest[client][0]
-        times = {slot: p.stat().st_mtime_ns for slot in "AB" if (p := self._path(client, slot)).exists()}
+        paths = {slot: path for slot in "AB" if (path := self._path(client, slot)).exists()}
+        times = {slot: path.stat().st_mtime_ns for slot, path in paths.items() if self._read(path) is not None}
         return max(times, key=lambda slot: times[slot]) if times else "B"
 
     def _chain(self, client: int, slot: str) -> bytes:

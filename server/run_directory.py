@@ -101,7 +101,9 @@ class RunDirectory:
 
     def write_config(self, options: Mapping[str, Any]) -> None:
         """run.toml, as used."""
-        (self.path / CONFIG).write_text(to_toml(options), encoding="utf-8")
+        aside = self.path / f"{CONFIG}.new"
+        aside.write_text(to_toml(options), encoding="utf-8")
+        aside.replace(self.path / CONFIG)  # a kill here must not cost the run its configuration
 
     def read_config(self) -> dict[str, Any]:
         """run.toml of the run to be resumed."""

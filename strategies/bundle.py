@@ -76,6 +76,12 @@ class Bundle:
         for sidecar in self.sidecars:
             sidecar.validate(_part(sidecar.name, uplink), round)
 
+    def most_bytes(self, replica: Replica, federation: Federation) -> int:
+        """The largest packed uplink that is looked at: twice what its vectors take uncompressed, and a little more."""
+        method = federation.layout.numel * max(1, len(self.method.uplink))
+        beside = sum(vector.numel() for vector in replica.sidecars)
+        return 2 * federation.dtype.itemsize * (method + beside) + (1 << 20)
+
     def asks(self, replica: Replica, server: Any, number: int) -> Asks | tuple[int, ...]:
         """Who must answer."""
         return self.method.asks(replica.method, server, number)

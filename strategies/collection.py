@@ -194,8 +194,7 @@ class Collector:
         if digest(uplink) != reply.uplink_digest:
             raise WireError("the uplink's digest does not match its bytes")
         ledger = self.ledger
-        dense_bytes = ledger.federation.layout.numel * ledger.federation.dtype.itemsize
-        packet = unpack(uplink, Payload, 2 * dense_bytes * max(1, len(ledger.bundle.method.uplink)) + (1 << 20))
+        packet = unpack(uplink, Payload, ledger.bundle.most_bytes(ledger.replicated.replica, ledger.federation))
         ledger.bundle.validate(packet, ledger.round_of(ledger.next_round, record.index))
         self._spool.put(record.index, uplink)
         self._digests[record.index] = reply.uplink_digest
@@ -239,5 +238,5 @@ class Collector:
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """A peer's numbers that can be averaged and written down."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value) and len(name) <= 64}
+    """A peer's numbers that can be averaged, written down and shown on a terminal."""
+    return {n: value for n, value in metrics.items() if math.isfinite(value) and len(n) <= 64 and n.isprintable()}

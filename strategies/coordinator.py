@@ -5,6 +5,7 @@ A client has at most one undecided uplink. The chain that a request carries (a h
 decision is journalled before any message of the next round leaves.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from strategies.admission import Admission
@@ -13,7 +14,15 @@ from strategies.ledger import Ledger
 from strategies.roster import ClientRecord, Meter
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
-from thinwire.wire.exchange import REASON_UNSPECIFIED, REASON_UNWELCOME, REASONS, EvaluateReply, EvaluateRequest, read
+from thinwire.wire.exchange import (
+    MOST_METRICS,
+    REASON_UNSPECIFIED,
+    REASON_UNWELCOME,
+    REASONS,
+    EvaluateReply,
+    EvaluateRequest,
+    read,
+)
 
 
 @dataclass
@@ -137,13 +146,15 @@ class Coordinator:
 
 
 def _mean(weighted: list[tuple[float, dict[str, float]]]) -> dict[str, float]:
-    """Weighted mean of each metric over those that have it."""
+    """Weighted mean of each metric over those that have it; of the 64 names with most weight behind them."""
     totals: dict[str, tuple[float, float]] = {}
     for weight, metrics in weighted:
         for name, value in metrics.items():
             total, mass = totals.get(name, (0.0, 0.0))
             totals[name] = (total + weight * value, mass + weight)
-    return {name: total / mass for name, (total, mass) in sorted(totals.items()) if mass > 0}
+    means = {name: total / mass for name, (total, mass) in totals.items() if mass > 0 and math.isfinite(total)}
+    kept = sorted(means, key=lambda name: (-totals[name][1], name))[:MOST_METRICS]
+    return {name: means[name] for name in sorted(kept)}
 
 
 __all__ = ["Coordinator", "Decided"]

@@ -166,6 +166,7 @@ class MethodStrategy(Strategy):
             ledger = Ledger(
                 run, bundle, federation, self.config, replicated, saved.server, roster, self._store, saved.incarnation
             )
+            ledger.personal.update(saved.personal)
             self.resumed_rounds = ledger.replay(entries)
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
         return Coordinator(ledger, transport, admission)
@@ -260,8 +261,8 @@ class MethodStrategy(Strategy):
 
 
 def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    return {
+    """One line of metrics.jsonl; a metric, which clients may name, never takes the place of what the server counted."""
+    row = {
         "round": decided.round,
         "attempt": decided.attempt,
         "seconds": round(decided.seconds, 6),
@@ -272,8 +273,8 @@ def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
         "replied": decided.replied,
         "client_bytes": {str(client): pair for client, pair in decided.client_bytes.items()},
         "train": decided.metrics,
-        **metrics,
     }
+    return {**metrics, **row}
 
 
 __all__ = ["LOCAL_ONLY", "MethodStrategy", "from_arrays", "to_arrays"]

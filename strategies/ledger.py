@@ -1,7 +1,7 @@
 """What the server knows and has decided: replica, server state, chains and mirrors, in step with the journal."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 from torch import Tensor
@@ -61,9 +61,7 @@ class Ledger:
     roster: Roster
     store: Store
     incarnation: int = 0
-
-    def __post_init__(self) -> None:
-        self.personal: dict[int, bytes] = {}
+    personal: dict[int, bytes] = field(default_factory=dict)  # packed payloads for single clients, not given yet
 
     @property
     def next_round(self) -> int:
@@ -88,8 +86,6 @@ class Ledger:
 
     def decide(self, attempt: int, asked: Sequence[int], uplinks: Uplinks) -> None:
         """Step, journal, commit. Raises RoundError when the step diverged; the state is then not to be used further."""
-        for client in uplinks.clients:
-            self.personal.pop(client, None)  # it has had its own
         packed = self._step(asked, uplinks)
         self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed, uplinks.digests))
         self._commit(uplinks, packed)
@@ -97,7 +93,10 @@ class Ledger:
             self.checkpoint()
 
     def replay(self, entries: Iterator[Entry]) -> int:
-        """Decide again what the journal says, after a restart; the number of rounds. RoundError on a difference."""
+        """Decide again what the journal says, after a restart; the number of rounds. RoundError on a difference.
+
+        A checkpoint follows: what the journal holds behind a gap must not come before what is decided from now on.
+        """
         count = 0
         for entry in entries:
             if entry.round != self.next_round:
@@ -113,6 +112,7 @@ class Ledger:
                 )
             self._commit(uplinks, entry.downlink)
             count += 1
+        self.checkpoint()
         return count
 
     def checkpoint(self) -> None:
@@ -127,6 +127,7 @@ class Ledger:
                 shared.replica,
                 self.server,
                 self.roster.saved(),
+                tuple(sorted(self.personal.items())),
             )
         )
 
@@ -178,6 +179,8 @@ class Ledger:
             raise RoundError(
                 f"round {self.next_round} diverged: {error}; lower the learning rates (local.rate, optimiser.rate)"
             ) from None
+        for client in uplinks.clients:
+            self.personal.pop(client, None)  # it has had its own
         self._keep_personal(downlink)
         return pack(downlink.broadcast)
 

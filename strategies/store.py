@@ -30,6 +30,7 @@ class Saved:
     replica: Any
     server: Any
     clients: tuple[ClientSaved, ...]
+    personal: tuple[tuple[int, bytes], ...] = ()  # packed payloads for single clients, not given yet
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _check_like(structure: Any, header: dict[str, Any], like: Any) -> None:
 
 def _skeleton(node: Any) -> Any:
     """A structure without its plain values."""
-    kind, content = next(iter(node.items()))
+    (kind, content), *_ = node.items()
     if kind == "tuple":
         return [kind, [_skeleton(item) for item in content]]
     if kind == "class":

@@ -91,6 +91,7 @@ class Network:
         self.down: set[int] = set()
         self.rejected: dict[int, str] = {}
         self.mute: set[int] = set()  # nodes that never answer
+        self.excuse: tuple[type[Exception], ...] | type[Exception] = ()  # errors of a desk that become Error replies
         self.identities: dict[int, str] = {}  # of nodes whose carrier knows better than they say
         self.before: Callable[[Ask], None] = lambda ask: None
         self.asks: list[Ask] = []
@@ -115,8 +116,13 @@ class Network:
             ):
                 continue
             parts = {name: bytes(part) for name, part in ask.parts.items()}
-            answer = Answer(ask.node, ask.kind, self.desks[ask.node].answer(ask.kind, parts))
-            self._deliver(answer)
+            self._deliver(self._answer(ask, parts))
+
+    def _answer(self, ask: Ask, parts: dict[str, bytes]) -> Answer:
+        try:
+            return Answer(ask.node, ask.kind, self.desks[ask.node].answer(ask.kind, parts))
+        except self.excuse as error:  # as a ClientApp that raises
+            return Answer(ask.node, ask.kind, error=str(error))
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
         if not self._answers:
@@ -245,6 +251,7 @@ class World:
                 Roster.restore(RUN, saved.clients),
                 store,
             )
+            ledger.personal.update(saved.personal)
             ledger.replay(entries)
         self.coordinator = Coordinator(ledger, self.network, admission)
 

@@ -50,9 +50,6 @@ def read(kind: type[M], data: bytes, limit_bytes: int = MOST_SMALL_BYTES) -> M:
     if len(data) > limit_bytes:
         raise WireError(f"{kind.DESCRIPTOR.name} of {len(data)} bytes; at most {limit_bytes} are allowed here")
     message = parse(kind, data)
-    run = getattr(message, "run", "")
-    if run and not RUN.fullmatch(run):
-        raise WireError(f"bad run identifier {run[:80]!r}")
     for name in ("detail", "refusal", "software", "task"):
         if len(getattr(message, name, "").encode()) > MOST_TEXT_BYTES:
             raise WireError(f"{kind.DESCRIPTOR.name}.{name} is longer than {MOST_TEXT_BYTES} bytes")
@@ -60,6 +57,9 @@ def read(kind: type[M], data: bytes, limit_bytes: int = MOST_SMALL_BYTES) -> M:
         raise WireError(f"a configuration longer than {MOST_CONFIGURATION_BYTES} bytes")
     if len(getattr(message, "metrics", ())) > MOST_METRICS:
         raise WireError(f"more than {MOST_METRICS} metrics in a reply")
+    run = getattr(message, "run", None)  # it names a folder on the client
+    if run is not None and not RUN.fullmatch(run):
+        raise WireError(f"bad run identifier {run[:80]!r}")
     return message
 
 
