@@ -44,14 +44,27 @@ class FlatModel:
             self.frozen[name] = parameter
         sidecar = Buffers.of(module)
         self.buffer_layout = sidecar.layout if sidecar is not None else None
+        kept = module.state_dict(keep_vars=True)
+        self._counters = {
+            name: buffer.clone()
+            for name, buffer in module.named_buffers()
+            if name in kept and not buffer.is_floating_point()
+        }
 
     def load(self, x: Tensor) -> None:
-        """Copy a point into the parameters. Raises ConfigError on another size."""
+        """Copy a point into the parameters, and start counters anew. Raises ConfigError on another size.
+
+        Integer buffers (batch norm's number of batches) never travel: an answer that depended on what this process
+        computed before would differ between hosts, and after a restart.
+        """
         if x.shape != self.vector.shape:
             raise ConfigError(
                 f"a point of shape {tuple(x.shape)} was given; the model has {self.vector.numel()} parameters"
             )
         self.vector.copy_(x)
+        named = dict(self.module.named_buffers()) if self._counters else {}
+        for name, value in self._counters.items():
+            named[name].copy_(value)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a scalar loss to ``gradient``."""

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,10 @@ Listener = Callable[[Reply], None]
 
 
 class Worker:
-    """Runs the app on one message at a time, in the order of arrival; keeps the last reply until the next request."""
+    """Runs the app on one message at a time, in the order of arrival; keeps the last reply until the next request.
+
+    A request that waited here for longer than its time to live is dropped: the server has given it up before.
+    """
 
     def __init__(self, app: App, node_config: Mapping[str, Scalar], run_config: Mapping[str, Scalar]) -> None:
         self._app = app
@@ -33,7 +37,7 @@ class Worker:
         self._run_config = run_config
         self._context: Context | None = None
         self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Message, float] | None] = queue.SimpleQueue()  # and when it came
         self._open: set[str] = set()  # requests that wait or are computed
         self._last: Reply | None = None
         self._listener: Listener | None = None
@@ -71,7 +75,7 @@ class Worker:
             if message_id in self._open or self._is_last(message_id):
                 return
             self._open.add(message_id)
-        self._waiting.put(message)
+        self._waiting.put((message, time.monotonic()))
 
     def reply(self, message_id: str) -> Reply | None:
         """The kept reply to a request."""
@@ -82,9 +86,12 @@ class Worker:
         return self._last is not None and self._last.asked.message_id == message_id
 
     def _work(self) -> None:
-        while (message := self._waiting.get()) is not None:
+        while (waiting := self._waiting.get()) is not None:
+            message, came = waiting
             message_id = message.metadata.message_id
             with self._lock:
+                if time.monotonic() - came > message.metadata.ttl:
+                    self._open.discard(message_id)
                 if message_id not in self._open:
                     continue
                 self._last = None  # its memory is free for the next reply
@@ -95,7 +102,7 @@ class Worker:
                 listener = self._listener
             if listener is not None:
                 listener(reply)
-            del message, reply
+            del waiting, message, reply
 
     def _context_of(self, message: Message) -> Context:
         """The Context of the message's run; its state lives as long as this process serves that run."""

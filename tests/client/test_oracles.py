@@ -405,6 +405,25 @@ class Words(Digits):
         return nn.functional.cross_entropy(model.head(hidden) + model.tied(hidden), following)
 
 
+@dataclass(frozen=True)
+class Counting(Digits):
+    """Running means over all batches so far, which the counter of batch norm says."""
+
+    def model(self):
+        return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8, momentum=None), nn.Linear(8, 10))
+
+
+def test_the_counter_of_batch_norm_starts_anew_in_every_answer_whoever_computed_before():
+    task = Counting(partition="iid")
+    warm, fresh = oracle_of(task, steps=2), oracle_of(task, steps=2)
+    start, x = warm.buffers, point(warm)
+    warm.local(x, KEY)
+    for oracle in (warm, fresh):
+        oracle.buffers = start
+        oracle.local(x, KEY)
+    assert torch.equal(warm.buffers, fresh.buffers)
+
+
 def test_sparse_tied_and_idle_parameters_have_their_gradient():
     task, examples = Words(), TensorExamples(torch.arange(40) % 12, (torch.arange(40) * 5 + 1) % 12)
     oracle = oracle_of(task, examples, batch=16, steps=3)

@@ -150,6 +150,23 @@ def test_a_request_asked_again_is_answered_from_the_kept_reply() -> None:
     assert gate.calls == 1
 
 
+def test_a_request_whose_time_ran_out_behind_another_is_not_computed() -> None:
+    """A client that is slower than the rounds answers the newest question, not a queue of dead ones."""
+    gate = Gate()
+    worker = Worker(gate, {}, {})
+    heard: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+    worker.listen(heard.put)
+    worker.start()
+    for message_id, ttl in (("m1", 60.0), ("m2", 0.0), ("m3", 60.0)):
+        metadata = Metadata(RUN, message_id, 1, 7, "", "", time.time(), ttl, "train")
+        worker.ask(make_message(metadata, content=content()))
+    gate.open.set()
+    assert [heard.get(timeout=DEADLINE_SECONDS).asked.message_id for _ in range(2)] == ["m1", "m3"]
+    assert worker.held() == ["m3"]
+    worker.stop(DEADLINE_SECONDS)
+    assert gate.calls == 2
+
+
 def test_a_stranger_to_the_run_hears_only_of_what_is_still_wanted() -> None:
     with fleet() as grid:
         with raw_client(grid.address, Open(protocol=PROTOCOL, identity="ann")) as first:

@@ -132,7 +132,7 @@ def test_answers_of_former_rounds_count_for_nothing() -> None:
     desk = world.network.desks[100 + LIAR]
     honest, kept = desk.answer, []
 
-    def replay(kind: str, parts: Parts) -> Parts:  # type: ignore[type-arg]
+    def replay(kind: str, parts: Parts) -> Parts:
         if kind != ROUND:
             return honest(kind, parts)
         kept.append(honest(kind, parts))
@@ -276,12 +276,13 @@ def test_a_personal_packet_that_is_none_leaves_the_state_alone() -> None:
     world = World(ef21("top-k"), PROBLEM).play(3)
     world.network.excuse = WireError
     world.network.before = lambda asked: None
-    committed = world.stores[1].read("pending")
+    pending: Any = world.stores[1].read("pending")
     world.ledger.personal[1] = b"\xff" * 9
     world.network.mute.update({100, 102, 103, 104})
     with pytest.raises(ThinwireError, match="fewer than 1"):
         world.coordinator.round()
-    assert world.stores[1].read("committed").uplink == committed.uplink
+    committed: Any = world.stores[1].read("committed")
+    assert committed.uplink == pending.uplink
     world.network.mute.clear()
     world.ledger.personal.clear()
     assert world.play(2).digest() == undisturbed.digest()

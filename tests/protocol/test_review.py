@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -283,7 +284,8 @@ def test_an_uplink_that_could_not_be_kept_is_never_sent() -> None:
     question = next(ask.parts for ask in reversed(world.network.asks) if ask.node == 103)
     store.full = False
     answer = world.network.desks[103].answer(ROUND, question)
-    assert store.read("pending").uplink == answer["uplink"]
+    kept: Any = store.read("pending")
+    assert kept.uplink == answer["uplink"]
     assert_mirrors_match(world.play(3))
 
 
