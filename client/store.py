@@ -132,12 +132,12 @@ class DiskClientStore:
     def write(self, slot: str, value: Any) -> None:
         """Write aside and rename."""
         self._make_folder()
-        body = state.dump(value)
+        body = state.pieces(value)
         aside = self._path(slot).with_suffix(".new")
         try:
             with open(aside, "wb") as file:
-                file.write(MAGIC + _checksum(body))
-                file.write(body)
+                file.write(MAGIC + _checksum(*body))
+                file.writelines(body)
             os.replace(aside, self._path(slot))
         except OSError as error:
             raise ConfigError(f"cannot write client state {self._path(slot)}: {error.strerror}") from None
@@ -167,5 +167,8 @@ class DiskClientStore:
         return self._folder / f"{slot}.state"
 
 
-def _checksum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _checksum(*pieces: Any) -> bytes:
+    total = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        total.update(piece)
+    return total.digest()

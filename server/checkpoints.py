@@ -17,10 +17,12 @@ def write_checkpoint(folder: Path, saved: Saved, keep: int) -> Path:
     aside = path.with_suffix(".new")
     try:
         folder.mkdir(exist_ok=True)
-        body = state.dump(saved)
+        body, checksum = state.pieces(saved), hashlib.blake2b(digest_size=16)
+        for piece in body:
+            checksum.update(piece)
         with open(aside, "wb") as file:
-            file.write(MAGIC + hashlib.blake2b(body, digest_size=16).digest())
-            file.write(body)
+            file.write(MAGIC + checksum.digest())
+            file.writelines(body)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -117,6 +117,7 @@ class MethodStrategy(Strategy):
         tensors = from_arrays(initial_arrays)
         layout = self._layout or Layout(tuple(Entry(n, tuple(t.shape)) for n, t in tensors.items()))
         arrays = Arrays.of(tensors, layout, self._buffers, dtype)
+        del tensors, initial_arrays  # or a whole run would hold them
         transport = GridTransport(grid)
         coordinator = self.coordinator = self._open(transport, arrays, timeout)
         ledger = coordinator.ledger

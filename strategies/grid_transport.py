@@ -120,8 +120,14 @@ def to_record(parts: Mapping[str, bytes]) -> RecordDict:
 
 
 def from_record(content: RecordDict) -> dict[str, bytes]:
-    """The parts of a message. Raises WireError when it is not one of ours."""
+    """The parts of a message, which is empty afterwards. Raises WireError when it is not one of ours.
+
+    Flower's records refer to themselves: whatever they hold stays until the garbage collector passes.
+    """
     record = content.array_records.get(RECORD)
     if record is None or any(array.stype != STYPE for array in record.values()):
         raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
-    return {name: array.data for name, array in record.items()}
+    parts = {name: array.data for name, array in record.items()}
+    for array in record.values():
+        array.data = b""
+    return parts

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from thinwire.errors import WireError
@@ -24,11 +23,22 @@ ROOMS = ("thinwire", "compressors", "strategies", "client", "server")
 
 def dump(state: Any) -> bytes:
     """The state as safetensors, its structure in the metadata. Tensors are moved to the CPU."""
+    return b"".join(pieces(state))
+
+
+def pieces(state: Any) -> list[Any]:
+    """The bytes of ``dump`` as buffers in order: tensors on the CPU are not copied, so that a file costs no memory."""
     tensors: dict[str, Tensor] = {}
-    structure = describe(state, tensors)
-    # A tensor may occur twice (views of one vector); safetensors wants each on its own.
-    own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    return save_tensors(own, metadata={"structure": json.dumps(structure)})
+    header: dict[str, Any] = {"__metadata__": {"structure": json.dumps(describe(state, tensors))}}
+    buffers, end = [], 0
+    for name, tensor in tensors.items():
+        start, own = end, tensor.detach().cpu().contiguous()
+        buffers.append(own.reshape(-1).view(torch.uint8).numpy().data)
+        end += own.numel() * own.element_size()
+        header[name] = {"dtype": NAMES[own.dtype], "shape": list(own.shape), "data_offsets": [start, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of 8
+    return [len(head).to_bytes(8, "little") + head, *buffers]
 
 
 def load(data: bytes, device: torch.device | str = "cpu", like: Any = None) -> Any:
