@@ -91,7 +91,7 @@ def _write(file: BinaryIO, entry: Entry) -> None:
         put(struct.pack("<qQ", client, len(uplink)))
         put(uplink, entry.digests.get(client))
     put(struct.pack("<qQ", -1, len(entry.downlink)))
-    put(entry.downlink)
+    put(entry.downlink, entry.downlink_digest)
     file.write(total.digest())
 
 

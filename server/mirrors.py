@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,12 @@ class MirrorFiles:
         """Keep the mirror as of a chain (16 bytes); the newest one before it stays readable."""
         slot = "B" if self._slot_of_newest(client) == "A" else "A"
         values = mirror.detach().cpu().contiguous().numpy()
-        body = chain + (b"f8" if values.dtype == np.float64 else b"f4") + values.tobytes()
+        head = chain + (b"f8" if values.dtype == np.float64 else b"f4")
         path = self._path(client, slot)
         try:
             with open(path, "wb") as file:
-                file.write(hashlib.blake2b(body, digest_size=16).digest())
-                file.write(body)
+                file.write(_checksum(head, values.data) + head)
+                file.write(values.data)
         except OSError as error:
             raise RoundError(f"cannot write mirror {path}: {error.strerror}; free some space and resume") from None
         self._unsynced.add(path)
@@ -54,10 +55,10 @@ class MirrorFiles:
 
     def _read(self, path: Path) -> Tensor | None:
         data = path.read_bytes()
-        body = data[16:]
-        if data[:16] != hashlib.blake2b(body, digest_size=16).digest():
+        body = memoryview(data)[16:]
+        if data[:16] != _checksum(body):
             return None
-        kind = _DTYPES.get(body[CHAIN_BYTES : CHAIN_BYTES + 2])
+        kind = _DTYPES.get(bytes(body[CHAIN_BYTES : CHAIN_BYTES + 2]))
         return (
             None if kind is None else torch.from_numpy(np.frombuffer(body, dtype=kind, offset=CHAIN_BYTES + 2).copy())
         )
@@ -80,3 +81,10 @@ class MirrorFiles:
 
     def _path(self, client: int, slot: str) -> Path:
         return self._folder / f"{client}.{slot}"
+
+
+def _checksum(*pieces: Any) -> bytes:
+    total = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        total.update(piece)
+    return total.digest()

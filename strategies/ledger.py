@@ -87,8 +87,11 @@ class Ledger:
     def decide(self, attempt: int, asked: Sequence[int], uplinks: Uplinks) -> None:
         """Step, journal, commit. Raises RoundError when the step diverged; the state is then not to be used further."""
         packed = self._step(asked, uplinks)
-        self.store.append(Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed, uplinks.digests))
-        self._commit(uplinks, packed)
+        packed_digest = digest(packed)
+        self.store.append(
+            Entry(self.next_round, attempt, tuple(asked), uplinks.raw(), packed, uplinks.digests, packed_digest)
+        )
+        self._commit(uplinks, packed, packed_digest)
         if self.replicated.version % self.config.checkpoint.every == 0:
             self.checkpoint()
 
@@ -110,7 +113,7 @@ class Ledger:
                     f"round {entry.round} of the journal gives another downlink when it is repeated; "
                     "resume with the software, threads and device that wrote it"
                 )
-            self._commit(uplinks, entry.downlink)
+            self._commit(uplinks, entry.downlink, digest(entry.downlink))
             count += 1
         self.checkpoint()
         return count
@@ -188,7 +191,7 @@ class Ledger:
         for client, packet in downlink.personal.items():
             self.personal[client] = pack(packet)
 
-    def _commit(self, uplinks: Uplinks, packed: bytes) -> None:
+    def _commit(self, uplinks: Uplinks, packed: bytes, packed_digest: bytes) -> None:
         """Make a journalled decision part of the state."""
         mirrored = self.bundle.method.mirrored
         for client, raw in uplinks.raw():
@@ -198,7 +201,7 @@ class Ledger:
                 self._advance_mirror(record, chain, raw)
             record.chain = chain
             record.fresh = not mirrored
-        self.replicated.apply(packed, self.round_of(self.next_round))
+        self.replicated.apply(packed, packed_digest, self.round_of(self.next_round))
 
     def _advance_mirror(self, record: ClientRecord, chain: bytes, raw: bytes) -> None:
         """Write the mirror after an uplink. In a replay it is mostly there already, and that of long ago is gone.

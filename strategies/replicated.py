@@ -8,7 +8,7 @@ from compressors import Payload
 from strategies.base import Round
 from strategies.bundle import Bundle, Replica
 from thinwire import state
-from thinwire.wire.exchange import Base, DownlinkStep, Snapshot, chain_next, digest
+from thinwire.wire.exchange import Base, DownlinkStep, Snapshot, chain_over, digest
 from thinwire.wire.packet import unpack
 
 
@@ -33,13 +33,13 @@ class Replicated:
     def __post_init__(self) -> None:
         self.frozen_digest = digest(self.frozen)
 
-    def apply(self, packed: bytes, round: Round) -> None:
+    def apply(self, packed: bytes, packed_digest: bytes, round: Round) -> None:
         """Move to the next version by the bytes that clients get."""
         packet = unpack(packed, Payload, len(packed), verified=True)
         self.replica = self.bundle.apply(self.replica, packet, round)
         self._missed.append((round.number, self.history, packed))
         self._missed_bytes += len(packed)
-        self.history = chain_next(self.history, packed)
+        self.history = chain_over(self.history, packed_digest)
         self.version = round.number
         self._cache.clear()
         keep = 1 if self.bundle.method.memoryless_downlink else 2

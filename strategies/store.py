@@ -43,6 +43,7 @@ class Entry:
     uplinks: Iterable[tuple[int, bytes]]  # applied, ascending client index; packed packets
     downlink: bytes  # the packed broadcast
     digests: Mapping[int, bytes] = field(default_factory=dict)  # of the uplinks, where they are known already
+    downlink_digest: bytes = b""  # likewise
 
 
 class Spool(Protocol):
