@@ -47,6 +47,11 @@ class ServerModel:
             choose_device(device),
         )
 
+    def most_message_bytes(self) -> int:
+        """No message of an honest client or server is larger: a snapshot with mirror and frozen parameters, twice."""
+        sizes: list[int] = [t.numel() * t.element_size() for t in self.model.state_dict().values()]
+        return 4 * sum(sizes) + (64 << 20)
+
     def initial_arrays(self) -> ArrayRecord:
         """Parameters and buffers by name."""
         return to_arrays(self.model.state_dict())

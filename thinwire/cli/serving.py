@@ -56,12 +56,14 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
         outcome = _run(config, fleet, settings.gather_seconds, model, folder, strategy)
     finally:
         folder.close()
-    draw_runs(path, describe(config), {legend(config): path})
+    pictures = draw_runs(path, describe(config), {legend(config): path})
     if as_json:
         print(json.dumps(outcome.as_json()))
     else:
         Console().print(comparison({config.method["name"]: (outcome.totals, str(path))}))
-        Console().print(f"run directory: {path}", highlight=False)
+        Console().print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        for picture in pictures[:1]:
+            Console().print(f"picture: {picture}", highlight=False, soft_wrap=True)
 
 
 def _run(
@@ -84,6 +86,7 @@ def _run(
         progress.show(decided, metrics, totals)
 
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    fleet = replace(fleet, message_bytes=min(fleet.message_bytes, model.most_message_bytes()))
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
     try:
         sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
