@@ -76,7 +76,7 @@ class EF21(Estimator):
         round: Round,
     ) -> tuple[EF21Server, Tensor]:
         """g of all n clients, those who answered having moved."""
-        g = server.g + gather(uplinks, self.contraction, round).total
+        g = gather(uplinks, self.contraction, round).total.add_(server.g)
         return EF21Server(g), g
 
     @property

@@ -14,6 +14,9 @@ from strategies.base import Federation, Packet, Round
 UPDATE = "update"
 """The name of the payload that carries a client's compressed direction."""
 
+BLOCK = 1 << 18
+"""Entries that are summed at a time: a float64 copy of a whole model would cost the server its memory."""
+
 
 @dataclass(frozen=True)
 class Estimator(ABC):
@@ -111,9 +114,16 @@ def gather(
     for client, packet in uplinks:
         message = round.decode(packet, name, compressor, round.key(name, "up", client))
         share = federation.weights[client]
-        total += message.to(torch.float64).mul_(share)
+        _add(total, message, share)
         weight, replies = weight + share, replies + 1
     return Gathered(total, weight, replies, federation.clients)
+
+
+def _add(total: Tensor, message: Tensor, share: float) -> None:
+    """``total += share * message`` in float64."""
+    for start in range(0, len(total), BLOCK):
+        part = slice(start, start + BLOCK)
+        total[part] += message[part].to(total).mul_(share)
 
 
 def weighted_sum(vectors: Iterable[Tensor], federation: Federation) -> Tensor:

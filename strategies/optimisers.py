@@ -14,6 +14,8 @@ from thinwire.config import nearest
 from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
 
+BLOCK = 1 << 18  # entries stepped at a time: a float64 copy of a whole model would cost the server its memory
+
 
 @dataclass(frozen=True)
 class Optimiser(ABC):
@@ -48,7 +50,10 @@ class SGD(Optimiser):
 
     def step(self, x: Tensor, direction: Tensor, memory: None, layout: Layout) -> tuple[Tensor, None]:
         """One step; the product is taken in the direction's precision."""
-        moved = x - (self.rate * direction).to(x)
+        moved = torch.empty_like(x)
+        for start in range(0, len(x), BLOCK):
+            part = slice(start, start + BLOCK)
+            moved[part] = x[part] - (self.rate * direction[part]).to(x)
         return (moved if self.prox is None else self.prox(moved, self.rate)), None
 
 
