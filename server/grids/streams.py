@@ -87,10 +87,12 @@ class Stream:
         finally:
             for task in (writer, reader, ending):
                 task.cancel()
-            await asyncio.gather(writer, reader, ending, return_exceptions=True)
-            if self._assembler is not None:
-                self._assembler.discard()
-            self.gone.set_result(None)
+            try:
+                await asyncio.gather(writer, reader, ending, return_exceptions=True)
+            finally:  # gRPC cancels us here when the client hangs up in this moment
+                if self._assembler is not None:
+                    self._assembler.discard()
+                self.gone.set_result(None)
 
     async def _write(self, first: ConnectResponse) -> None:
         """Send what waits, then wait for more; the farewell comes last."""
