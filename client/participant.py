@@ -38,6 +38,7 @@ from thinwire.wire.exchange import (
     WelcomeReply,
     WelcomeRequest,
     chain_next,
+    chain_over,
     digest,
     question,
 )
@@ -138,7 +139,7 @@ class Participant:
         except Lack as lack:
             reply.reason, reply.detail = lack.reason, lack.detail
             return Answered(reply)
-        reply.uplink_digest = digest(pending.uplink)
+        reply.uplink_digest = pending.uplink_digest
         reply.replica_version = held.version
         reply.metrics.update(dict(pending.metrics))
         reply.metrics["seconds"] = time.perf_counter() - started
@@ -288,8 +289,9 @@ class Participant:
             raise Lack(REASON_DECLINED, str(error)) from None
         uplink = pack(packet)
         metrics = tuple(sorted(self.workplace.metrics().items()))
-        chain = chain_next(committed.chain, uplink)
-        pending = Pending(chain, private, question(request, held.history), uplink, metrics)
+        uplink_digest = digest(uplink)
+        chain = chain_over(committed.chain, uplink_digest)
+        pending = Pending(chain, private, question(request, held.history), uplink, uplink_digest, metrics)
         self.store.write("pending", pending)  # first: what is not kept must not be sent
         self._pending = pending
         return pending

@@ -1,11 +1,12 @@
 """A client's state on its own disk (or in memory, in a simulation): committed, pending, replica, welcome."""
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import xxhash
 
 from thinwire import state
 from thinwire.errors import ConfigError, WireError
@@ -29,6 +30,7 @@ class Pending:
     private: Any
     question: bytes  # digest of the request that it answers
     uplink: bytes
+    uplink_digest: bytes
     metrics: tuple[tuple[str, float], ...]
 
     def as_committed(self) -> Committed:
@@ -168,7 +170,7 @@ class DiskClientStore:
 
 
 def _checksum(*pieces: Any) -> bytes:
-    total = hashlib.blake2b(digest_size=16)
+    total = xxhash.xxh3_128()
     for piece in pieces:
         total.update(piece)
     return total.digest()

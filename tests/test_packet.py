@@ -26,7 +26,7 @@ def test_payloads_come_back_in_the_order_of_names():
 def test_the_bytes_are_the_golden_ones():
     assert (
         pack({"x": Payload("natural", "float32", b"\x01", (b"ab", b"c"))}).hex()
-        == "0a210a0178121c0a076e61747572616c1207666c6f617433321a0101220261622201631192dc81a01836dd1b"
+        == "0a210a0178121c0a076e61747572616c1207666c6f617433321a010122026162220163117f1f2448cde75bf2"
     )
 
 

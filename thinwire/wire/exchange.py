@@ -76,8 +76,8 @@ def new_run() -> str:
 
 
 def digest(data: bytes) -> bytes:
-    """Sixteen bytes of BLAKE2b."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    """The first sixteen bytes of SHA-256, which processors have instructions for."""
+    return hashlib.sha256(data).digest()[:16]
 
 
 def question(request: RoundRequest, history: bytes) -> bytes:
