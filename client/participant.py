@@ -6,7 +6,7 @@ and a call in one process.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -292,7 +292,9 @@ class Participant:
         uplink_digest = digest(uplink)
         chain = chain_over(committed.chain, uplink_digest)
         pending = Pending(chain, private, question(request, held.history), uplink, uplink_digest, metrics)
-        self.store.write("pending", pending)  # first: what is not kept must not be sent
+        # Without a private state the same question has the same answer, so its bytes need not be kept on disk.
+        kept = pending if private is not None else replace(pending, question=b"", uplink=b"")
+        self.store.write("pending", kept)  # first: what is not kept must not be sent
         self._pending = pending
         return pending
 

@@ -123,6 +123,22 @@ def test_a_client_killed_between_answer_and_decision_sends_the_same_bytes_again(
     assert world.play(13).digest() == undisturbed.digest()
 
 
+def test_a_client_without_private_state_keeps_no_uplink_on_disk_and_sends_the_same_bytes_again(tmp_path: Path) -> None:
+    method = build_method(
+        {"name": "fedavg"}, {"name": "rand-k", "fraction": 0.2}, {}, {"rate": 0.1 / PROBLEM.L}, "full"
+    )
+    undisturbed = World(method, PROBLEM).play(12)
+    world = World(method, PROBLEM, client_folder=tmp_path).play(5)
+    world.network.faults = Faults(lost_answers=1.0)
+    with pytest.raises(RoundError):
+        world.coordinator.round()
+    world.network.faults = Faults()
+    for index in range(5):
+        world.start_client(index)
+        assert world.stores[index].read("pending").uplink == b""
+    assert world.play(7).digest() == undisturbed.digest()
+
+
 def test_ef14_keeps_its_error_when_an_uplink_is_lost() -> None:
     world = World(ef14(), PROBLEM, faults=Faults(lost_answers=0.1)).play(400)
     clean = World(ef14(), PROBLEM).play(400)
