@@ -26,6 +26,10 @@ class Identity(Compressor):
         """Exactly 1."""
         return 1.0
 
+    def least_bits(self, encoded: Encoded, layout: Layout) -> float:
+        """The bits of the dtype: nothing is coded."""
+        return 8.0 * encoded.decoded.element_size() * layout.numel
+
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The raw little-endian bytes of x."""
         check_input(x, layout)

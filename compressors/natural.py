@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
+from compressors.bounds import entropy_bits
 from compressors.powers import check_symbols, exponent_above, from_symbols, table, to_symbols, to_symbols_on
 from thinwire.layout import Layout
 from thinwire.random import Key
@@ -34,6 +35,16 @@ class Natural(Compressor):
     def omega(self, layout: Layout) -> float:
         """1/8, attained."""
         return 1 / 8
+
+    def worst(self, layout: Layout) -> Tensor:
+        """4/3 everywhere."""
+        return torch.full((layout.numel,), 4 / 3, dtype=torch.float64)
+
+    def least_bits(self, encoded: Encoded, layout: Layout) -> float:
+        """The entropy of the signed exponents."""
+        values = encoded.decoded.cpu().numpy().astype(np.float64)
+        levels = np.rint(np.log2(np.abs(values), out=np.zeros(len(values)), where=values != 0))
+        return entropy_bits(np.sign(values) * (levels + 4096))
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """One byte symbol per entry, entropy-coded."""

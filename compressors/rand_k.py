@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
+from compressors.bounds import value_bits
 from compressors.powers import Floats
-from compressors.scope import SCOPES, Indices, Part, Scope, check_options, least_share, parts, put, with_dense
+from compressors.scope import (
+    SCOPES,
+    Indices,
+    Part,
+    Scope,
+    check_options,
+    dense_spans,
+    least_share,
+    parts,
+    put,
+    with_dense,
+)
 from compressors.values import Values, alpha_of, check_format, decode_values, encode_values, omega_of
 from thinwire.layout import Layout
 from thinwire.random import Key, choose
@@ -64,6 +76,16 @@ class RandK(Compressor):
     def alpha(self, layout: Layout) -> float | None:
         """k/d of the worst tensor times the values' alpha, if biased; exact for "fp32"."""
         return least_share(layout, self.fraction, self.scope) * alpha_of(self.values) if self.biased else None
+
+    def worst(self, layout: Layout) -> Tensor | None:
+        """Any vector without rounding: here, one magnitude. (Small dense tensors lose nothing, so none with those.)"""
+        exact = self.values == "fp32" and not dense_spans(layout, self.scope)
+        return torch.ones(layout.numel, dtype=torch.float64) if exact else None
+
+    def least_bits(self, encoded: Encoded, layout: Layout) -> float:
+        """The entropy of the values; their places are in the key."""
+        kept = encoded.decoded[encoded.decoded != 0].cpu()
+        return value_bits(kept.numpy())
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The kept values in ascending order of their indices, then the dense tensors; no index travels."""

@@ -57,6 +57,11 @@ class Scaled(Compressor):
         assert omega is not None, f"{self.inner} is unbiased for one layout only"
         return 1 / (1 + omega)
 
+    def least_bits(self, encoded: Encoded, layout: Layout) -> float | None:
+        """As for the inner compressor."""
+        factor = torch.tensor(self._factor(layout), dtype=encoded.decoded.dtype)
+        return self.inner.least_bits(replace(encoded, decoded=encoded.decoded / factor), layout)
+
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The inner payload with the factor before its parameters."""
         factor, inner = self._factor(layout), self.inner.encode(x, layout, key, place, warm)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
+from compressors.bounds import log2_binomial, value_bits
 from compressors.scope import (
     SCOPES,
     Indices,
@@ -57,6 +58,16 @@ class TopK(Compressor):
     def alpha(self, layout: Layout) -> float:
         """The smallest k/d of any tensor, times the values' own alpha; tight for entries of one magnitude."""
         return least_share(layout, self.fraction, self.scope) * alpha_of(self.values)
+
+    def worst(self, layout: Layout) -> Tensor | None:
+        """Entries of one magnitude, where nothing but the number kept counts; with unrounded values only."""
+        return torch.ones(layout.numel, dtype=torch.float64) if self.values == "fp32" else None
+
+    def least_bits(self, encoded: Encoded, layout: Layout) -> float:
+        """Which entries of each tensor, and the entropy of the values."""
+        pieces = parts(layout, self.fraction, self.scope)
+        places = sum(log2_binomial(part.stop - part.start, part.keep) for part in pieces)
+        return places + value_bits(encoded.decoded[encoded.decoded != 0].cpu().numpy())
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """One stream of indices for the whole vector, one of values: the sparse ones, then the dense tensors."""

@@ -1,6 +1,5 @@
 """What the contract tests share: the instances, the vectors, and a decode as a receiver does it."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -76,11 +75,6 @@ def edges(layout: Layout, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         "wide": wide,
         "one value": torch.where(torch.arange(count) == count - 1, -3.0, 0.0).to(dtype),
     }
-
-
-def log2_binomial(d: int, k: int) -> float:
-    """log2 C(d, k)."""
-    return (math.lgamma(d + 1) - math.lgamma(k + 1) - math.lgamma(d - k + 1)) / math.log(2)
 
 
 def with_stream(payload: Payload, index: int, data: bytes) -> Payload:

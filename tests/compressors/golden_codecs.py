@@ -1,11 +1,12 @@
-"""Golden payloads: ``python tests/compressors/golden_codecs.py`` rewrites tests/golden/codecs.json.
+"""Golden payloads: ``python tests/compressors/golden_codecs.py NAME...`` rewrites tests/golden/codecs/NAME.json.
 
-Do so only with a change of the format that is meant, and say so in the changelog: old checkpoints and peers break.
+Without a name, those of all compressors. Do so only with a change of the format that is meant, and say so in the changelog: old checkpoints and peers break.
 """
 
 import hashlib
 import json
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from compressors import Compressor, Encoded, Payload, registry
 from thinwire.layout import Entry, Layout
 from thinwire.random import Key, noise
 
-FILE = Path(__file__).parent.parent / "golden" / "codecs.json"
+FOLDER = Path(__file__).parent.parent / "golden" / "codecs"
 LAYOUT = Layout((Entry("weight", (40, 40)), Entry("bias", (50,)), Entry("head", (40, 8)), Entry("scale", ())))
 KEY = Key(2024, "golden", round=5, client=1, direction="up")
 LIBRARIES = ("zstandard", "pcodec", "constriction")
@@ -50,9 +51,16 @@ def record(encoded: Encoded) -> dict[str, object]:
     return {**shown, "streams": streams, "decoded": digest(encoded.decoded)}
 
 
+@cache
 def golden() -> dict[str, dict[str, object]]:
-    """The recorded payloads by case."""
-    return json.loads(FILE.read_text())["payloads"]
+    """The recorded payloads by case, each with the versions of the libraries that wrote it."""
+    files = [json.loads((FOLDER / f"{name}.json").read_text()) for name in sorted(registry()) if recorded(name)]
+    return {case: {**entry, "libraries": f["libraries"]} for f in files for case, entry in f["payloads"].items()}
+
+
+def recorded(name: str) -> bool:
+    """Whether the compressor of that name has a file."""
+    return (FOLDER / f"{name}.json").exists()
 
 
 def payload_of(entry: dict) -> Payload:
@@ -71,16 +79,20 @@ def decoded_digests() -> dict[str, str]:
     return found
 
 
-def write() -> None:
-    """Record anew."""
-    payloads = {name: record(c.encode(vector(dtype), LAYOUT, KEY)) for name, c, dtype in cases()}
-    FILE.parent.mkdir(exist_ok=True)
+def write(names: list[str]) -> None:
+    """Record anew, one file per compressor."""
+    FOLDER.mkdir(exist_ok=True)
     libraries = {name: version(name) for name in LIBRARIES}
-    FILE.write_text(json.dumps({"libraries": libraries, "payloads": payloads}, indent=1) + "\n")
+    for name in names:
+        chosen = [case for case in cases() if case[1].name == name]
+        payloads = {label: record(c.encode(vector(dtype), LAYOUT, KEY)) for label, c, dtype in chosen}
+        (FOLDER / f"{name}.json").write_text(
+            json.dumps({"libraries": libraries, "payloads": payloads}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["decode"]:
         print(json.dumps(decoded_digests()))
     else:
-        write()
+        write(sys.argv[1:] or sorted(registry()))

@@ -23,11 +23,13 @@ def test_every_case_is_recorded():
 def test_encoding_gives_the_recorded_bits(case):
     name, compressor, dtype = case
     entry = golden_codecs.golden()[name]
+    if not compressor.reproducible:  # other machines encode other bits; all of them decode alike
+        return
     encoded = compressor.encode(golden_codecs.vector(dtype), golden_codecs.LAYOUT, golden_codecs.KEY)
     assert golden_codecs.digest(encoded.decoded) == entry["decoded"]
-    libraries = json.loads(golden_codecs.FILE.read_text())["libraries"]
+    libraries = entry["libraries"]
     if libraries == {library: version(library) for library in libraries}:  # others may code the same symbols otherwise
-        assert golden_codecs.record(encoded) == entry
+        assert {**golden_codecs.record(encoded), "libraries": libraries} == entry
 
 
 def test_the_recorded_payloads_decode_here():
@@ -52,8 +54,9 @@ def test_a_gpu_encodes_and_decodes_the_same_bits(case):
     _, compressor, dtype = case
     x, layout, key = golden_codecs.vector(dtype), golden_codecs.LAYOUT, golden_codecs.KEY
     here, there = compressor.encode(x, layout, key), compressor.encode(x.cuda(), layout, key)
-    assert there.payload == here.payload
+    assert there.payload == here.payload or not case[1].reproducible
     assert there.decoded.device.type == "cuda"
-    kind = registry()[here.payload.codec.partition(".")[0]]
-    for decoded in (there.decoded, kind.decode(here.payload, layout, key, "cuda")):
-        assert same_bits(decoded.cpu(), here.decoded)
+    for encoded in (here, there):
+        kind = registry()[encoded.payload.codec.partition(".")[0]]
+        for device in ("cpu", "cuda"):
+            assert same_bits(kind.decode(encoded.payload, layout, key, device).cpu(), encoded.decoded.cpu())
