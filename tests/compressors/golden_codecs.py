@@ -1,6 +1,7 @@
 """Golden payloads: ``python tests/compressors/golden_codecs.py NAME...`` rewrites tests/golden/codecs/NAME.json.
 
-Without a name, those of all compressors. Do so only with a change of the format that is meant, and say so in the changelog: old checkpoints and peers break.
+Without a name, those of all compressors. Do so only with a change of the format that is meant, and say so in the
+changelog: old checkpoints and peers break.
 """
 
 import hashlib
