@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from compressors import ALONE, Compressor, Expectation, Payload, Place, decode
-from thinwire.errors import WireError
+from strategies.theory import Constants, Theory
+from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Layout
 from thinwire.random import SHARED, Direction, Key
 
@@ -214,3 +215,14 @@ class Method(ABC):
     def check(self, federation: Federation, participation: float) -> None:
         """Refuse what theory refuses, naming what would fit. Raises ConfigError. Called when the run is built."""
         return
+
+    def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
+        """The paper's step for a problem with these constants, and its promise. Raises ConfigError where it has none.
+
+        For full gradients (or operators): with minibatches and local steps a promise of LINEAR becomes a NEIGHBOURHOOD.
+        """
+        raise ConfigError(f"method {self.name} has no theory for its step; tune its rate")
+
+    def at(self, rate: float) -> "Method":
+        """The same method with another step gamma, as ``theory`` gives it and a search varies it."""
+        raise ConfigError(f"method {self.name} has no step to set")

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from compressors import Compressor
 from compressors.identity import Identity
-from strategies.base import Packet, Round
+from strategies.base import Federation, Packet, Round
 from strategies.contraction import as_contraction, check_contraction
+from strategies.theory import Constants, Promise, Theory
 from thinwire.layout import Layout
 from thinwire.random import SHARED
 
@@ -46,6 +47,10 @@ class Channel(ABC):
     def check(self, layout: Layout) -> None:
         """Refuse a compressor that theory refuses here, naming what fits. Raises ConfigError."""
         return
+
+    def narrow(self, theory: Theory, constants: Constants, federation: Federation) -> Theory:
+        """What is left of a theory for a dense downlink."""
+        return theory
 
     @property
     def downlink(self) -> Mapping[str, Compressor]:
@@ -124,6 +129,15 @@ class EF21P(Channel):
         """Refuse a compressor that contracts nothing."""
         check_contraction(self.compressor, layout, f"downlink channel {self.name}")
 
+    def narrow(self, theory: Theory, constants: Constants, federation: Federation) -> Theory:
+        """The step is at most alpha/(4L), verified where the paper's constants are far smaller."""
+        alpha = self.contraction.alpha(federation.layout)
+        assert alpha is not None
+        if alpha == 1:
+            return theory
+        rate = min(theory.rate, alpha / (4 * constants.L))
+        return replace(theory, rate=rate, contraction=theory.contraction * rate / theory.rate, floor=None, proven=False)
+
 
 @dataclass(frozen=True)
 class Direct(Channel):
@@ -153,3 +167,9 @@ class Direct(Channel):
     def check(self, layout: Layout) -> None:
         """Refuse a compressor of which theory says nothing."""
         check_contraction(self.compressor, layout, f"downlink channel {self.name}")
+
+    def narrow(self, theory: Theory, constants: Constants, federation: Federation) -> Theory:
+        """Gradients are taken at Q(x): a neighbourhood at best, unless Q(x) = x."""
+        if self.compressor.omega(federation.layout) == 0 or theory.promise is Promise.NOTHING:
+            return theory
+        return replace(theory, promise=Promise.NEIGHBOURHOOD, floor=None, proven=False)

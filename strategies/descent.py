@@ -11,6 +11,7 @@ from strategies.base import Downlink, Federation, Method, Oracle, Packet, Round
 from strategies.channels import Channel, Dense
 from strategies.estimator import Estimator
 from strategies.optimisers import SGD, Optimiser
+from strategies.theory import Constants, Promise, Theory
 
 Work = Literal["steps", "minibatch", "full"]
 """What a client computes: local training, the gradient of one minibatch, or of all its examples."""
@@ -116,3 +117,15 @@ class Descent(Method):
         self.estimator.check(federation, participation)
         self.channel.check(federation.layout)
         self.optimiser.check(federation.layout)
+
+    def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
+        """The estimator's, narrowed by the channel; minibatches and local steps leave a neighbourhood."""
+        theory = self.channel.narrow(self.estimator.theory(constants, federation, participation), constants, federation)
+        if self.work == "full" or theory.promise is Promise.NOTHING:
+            return theory
+        return replace(theory, promise=Promise.NEIGHBOURHOOD, floor=None, proven=False)
+
+    def at(self, rate: float) -> "Descent":
+        """With plain SGD of that rate on the server, and the prox that was there."""
+        prox = self.optimiser.prox if isinstance(self.optimiser, SGD) else None
+        return replace(self, optimiser=SGD(rate, prox))

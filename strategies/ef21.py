@@ -13,6 +13,7 @@ another direction of descent; C in B(alpha), a contractive compressor; S cohort;
 of the uncompressed method or half of it. Averaging g_i over the participants only does not converge.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ from compressors.identity import Identity
 from strategies.base import Federation, Packet, Round
 from strategies.contraction import as_contraction, check_contraction
 from strategies.estimator import UPDATE, Estimator, gather, weighted_sum
+from strategies.theory import Constants, Promise, Theory
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ class EF21(Estimator):
         """g of all n clients, those who answered having moved."""
         g = gather(uplinks, self.contraction, round).total.add_(server.g)
         return EF21Server(g), g
+
+    def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
+        """``1/(L + L_mean sqrt(beta/theta))``; under partial participation the constants of the extended analysis."""
+        alpha = self.contraction.alpha(federation.layout)
+        assert alpha is not None
+        theta, p = 1 - math.sqrt(1 - alpha), participation
+        beta = (1 - alpha) / theta
+        if p < 1:
+            rho = theta * p / (2 * (1 - p))
+            theta, beta = theta * p / 2, beta * p + (1 + 1 / rho) * (1 - p)
+        rate = 1 / (constants.L + constants.L_mean * math.sqrt(beta / theta))
+        if constants.mu:
+            rate = min(rate, theta / (2 * constants.mu))
+        return Theory(Promise.LINEAR, rate, rate * constants.mu)
 
     @property
     def mirrored(self) -> bool:

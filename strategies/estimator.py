@@ -10,6 +10,8 @@ from torch import Tensor
 
 from compressors import Compressor, registry
 from strategies.base import Federation, Packet, Round
+from strategies.theory import Constants, Theory
+from thinwire.errors import ConfigError
 
 UPDATE = "update"
 """The name of the payload that carries a client's compressed direction."""
@@ -81,6 +83,10 @@ class Estimator(ABC):
     def check(self, federation: Federation, participation: float) -> None:
         """Refuse what theory refuses, naming what would fit. Raises ConfigError."""
         return
+
+    def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
+        """The paper's step with a dense downlink and full gradients, and its promise; as ``Method.theory``."""
+        raise ConfigError(f"method {self.name} has no theory for its step; tune optimiser.rate")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.base import Local
+from strategies.theory import Constants
 from thinwire.layout import Layout
 from thinwire.random import Key, choose, uniforms
 
@@ -92,6 +93,14 @@ class FiniteSum:
     def L_mean(self) -> float:  # noqa: N802
         """``sqrt(mean L_i^2)``, the papers' L with a tilde."""
         return float(np.sqrt(np.mean(np.square(self.smoothness))))
+
+    @cached_property
+    def constants(self) -> Constants:
+        """What the theory of a method asks for."""
+        if self.minimiser is None:
+            return Constants(self.L, self.L_max, self.L_mean, self.mu)
+        own = [float(torch.sum(oracle.full(self.minimiser) ** 2)) for oracle in self.oracles]
+        return Constants(self.L, self.L_max, self.L_mean, self.mu, float(np.mean(own)))
 
     def gradient(self, x: Tensor) -> Tensor:
         """Of f."""
