@@ -1,12 +1,16 @@
 """Rates tuned by one search for all: a geometric grid, extended until its optimum is interior."""
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strategies.base import Method
 from strategies.loop import Problem, run
 from strategies.trace import Trace
+
+MOST_STEPS = 60  # of a walk; a factor of 1.25 covers six decades with them
+PATIENCE = 2  # a rate is given up after this many times the rounds of the best one
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,18 @@ class Tuned:
     """The best rate of a grid, what it cost, and the run itself."""
 
     rate: float
-    uplink_bytes: float  # per client to the target
+    uplink_bytes: float  # per client to the target; infinite if it was never reached
     trace: Trace
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Smaller is better: fewest bytes to the target; else where the error settled; else how long it lasted."""
+        return self.uplink_bytes, settled(self.trace.errors), -len(self.trace.uplink_bytes)
+
+
+def settled(errors: Sequence[float]) -> float:
+    """Where a run that has not reached its target stands: the median of its last tenth; infinite if it diverged."""
+    return math.inf if math.isinf(errors[-1]) else statistics.median(errors[-max(1, len(errors) // 10) :])
 
 
 def tune(
@@ -28,26 +42,40 @@ def tune(
     factor: float = 1.25,
     participation: float = 1.0,
     seed: int = 0,
+    check: bool = True,
+    audit: bool = True,
+    must_reach: bool = True,
 ) -> Tuned:
     """The rate of ``start * factor^j`` that needs the fewest uplink bytes to ``target`` within ``rounds``.
 
-    Walks from ``start`` in the direction that improves until both neighbours of the best are worse. Raises ValueError
-    when neither ``start`` nor its neighbours reach the target.
+    Walks from ``start`` in the direction that improves until both neighbours of the best are worse. Where no rate
+    reaches the target, the one whose error settles lowest is best; raises ValueError then if ``must_reach``.
+    ``check`` and ``audit`` are those of ``strategies.loop.run``.
     """
     tried: dict[int, Tuned] = {}
 
     def at(exponent: int) -> Tuned:
         if exponent not in tried:
-            rate = start * factor**exponent
-            trace = run(make(rate), problem, rounds, participation=participation, seed=seed, until=target)
-            tried[exponent] = Tuned(rate, trace.uplink_to(target), trace)
+            reached = [len(t.trace.uplink_bytes) for t in tried.values() if math.isfinite(t.uplink_bytes)]
+            trace = run(
+                make(start * factor**exponent),
+                problem,
+                min(rounds, PATIENCE * min(reached, default=rounds)),
+                participation=participation,
+                seed=seed,
+                until=target,
+                check=check,
+                audit=audit,
+            )
+            tried[exponent] = Tuned(start * factor**exponent, trace.uplink_to(target), trace)
         return tried[exponent]
 
-    best = min((0, 1, -1), key=lambda exponent: at(exponent).uplink_bytes)
-    if math.isinf(at(best).uplink_bytes):
-        raise ValueError(f"no rate near {start} reaches {target} within {rounds} rounds; start elsewhere")
-    while True:
-        nearby = min((best, best - 1, best + 1), key=lambda exponent: at(exponent).uplink_bytes)
+    best = min((0, 1, -1), key=lambda exponent: at(exponent).rank)
+    while len(tried) < MOST_STEPS:
+        nearby = min((best, best - 1, best + 1), key=lambda exponent: at(exponent).rank)
         if nearby == best:
-            return at(best)
+            break
         best = nearby
+    if must_reach and math.isinf(at(best).uplink_bytes):
+        raise ValueError(f"no rate near {start} reaches {target} within {rounds} rounds; start elsewhere")
+    return at(best)
