@@ -3,6 +3,8 @@
 import asyncio
 import hmac
 import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -10,6 +12,8 @@ from google.protobuf.message import DecodeError
 
 from server.grids.mailbox import Mailbox
 from server.grids.streams import Events, Rules, Stream, refused
+from thinwire.certificates import Shown, revoked_serials
+from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Finished, Open
 from thinwire.wire.endpoint import fault_of_identity
 from thinwire.wire.frames import PROTOCOL
@@ -116,9 +120,9 @@ class Door:
         if fault is not None:
             return fault
         if self._rules.mutual:
-            names = [name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", [])]
-            if names != [opening.identity]:
-                return f"identity {opening.identity!r} is not the certificate's common name {', '.join(names)!r}"
+            fault = _fault_of_certificate(context.auth_context(), opening.identity, self._rules.revoked)
+            if fault is not None:
+                return fault
         if self._rules.roster is not None and opening.identity not in self._rules.roster:
             return f"unknown identity {opening.identity!r}"
         return self._mailbox.know(opening.identity).rejected
@@ -126,3 +130,21 @@ class Door:
     def _refuse(self, identity: str, reason: str, retry: bool = False) -> ConnectResponse:
         self.tell("refused", identity[:128], reason)
         return refused(reason, retry)
+
+
+def _fault_of_certificate(shown: Mapping[str, Sequence[bytes]], identity: str, revoked: Path | None) -> str | None:
+    """Why a client's certificate does not let it in under this identity; None where it does."""
+    names = [name.decode(errors="replace") for name in shown.get("x509_common_name", [])]
+    if names != [identity]:
+        return f"identity {identity!r} is not the certificate's common name {', '.join(names)!r}"
+    try:
+        certificate = Shown.of(shown["x509_pem_cert"][0])
+        refused_serials = revoked_serials(revoked)
+    except ConfigError as error:
+        log.error("%s: nobody is let in", error)
+        return "the server cannot check certificates now; ask its operator"
+    if certificate.serial in refused_serials:
+        return f"the certificate of {identity!r} was revoked"
+    if certificate.role not in ("", "client"):
+        return f"the certificate of {identity!r} says {certificate.role!r}; a client is needed"
+    return None

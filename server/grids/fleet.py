@@ -15,6 +15,7 @@ from server.grids.listener import Listener
 from server.grids.mailbox import Mailbox
 from server.grids.nodes import Node
 from server.grids.streams import Events, Rules
+from thinwire.certificates import revoked_serials
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import NodeInfo, Run, enter_run, node_info, request
 from thinwire.grid import WaitingGrid
@@ -31,6 +32,7 @@ class FleetOptions:
     certificate: Path | None = None  # PEM chain of the server; with key: TLS
     key: Path | None = None
     client_ca: Path | None = None  # PEM; clients must show a certificate of it whose common name is their identity
+    revoked: Path | None = None  # serial numbers of client certificates that are refused, one per line
     insecure: bool = False  # allow addresses beyond this machine without TLS
     token: str = ""  # secret that clients must know
     roster: tuple[str, ...] | None = None  # the identities that may come; None: any
@@ -45,6 +47,9 @@ class FleetOptions:
             raise ConfigError("certificate and key belong together: set both or neither")
         if self.client_ca is not None and self.certificate is None:
             raise ConfigError("client_ca needs TLS: set certificate and key too")
+        if self.revoked is not None and self.client_ca is None:
+            raise ConfigError("revoked is about client certificates: set client_ca too")
+        revoked_serials(self.revoked)
         if not 1 << 10 <= self.chunk_bytes <= 16 << 20:
             raise ConfigError(f"chunk_bytes = {self.chunk_bytes}; between 1,024 and 16,777,216 are allowed")
         for name in ("message_bytes", "hello_seconds", "keepalive_seconds"):
@@ -84,6 +89,7 @@ class FleetGrid(WaitingGrid):
             chunk_bytes=options.chunk_bytes,
             message_bytes=options.message_bytes,
             hello_seconds=options.hello_seconds,
+            revoked=options.revoked,
         )
         self._door = Door(rules, self._mailbox, Room(options.spill_bytes), events)
         self._listener = Listener(

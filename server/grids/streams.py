@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -32,6 +33,7 @@ class Rules:
     chunk_bytes: int
     message_bytes: int
     hello_seconds: float
+    revoked: Path | None = None  # serial numbers of certificates that are refused, read at every hello
 
 
 class Stream:

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from fleet_support import Events, ask, clients, data_of, fleet
 
 from client.fleet import SessionOptions
+from thinwire.certificates import Authority as OurAuthority
 from thinwire.errors import ConfigError
 
 
@@ -104,6 +105,38 @@ def test_an_identity_that_is_not_the_certificates_is_refused(authority: Authorit
         assert isinstance(outcome, ConfigError)
         assert "not the certificate's common name 'ann'" in str(outcome)
         assert grid.get_node_ids() == []
+
+
+def test_a_revoked_certificate_is_refused_at_the_next_hello_and_a_new_one_is_taken(tmp_path: Path) -> None:
+    ours = OurAuthority(tmp_path / "certs")
+    ours.create()
+    server, ann = ours.issue("server", "server", ["127.0.0.1"]), ours.issue("client", "ann")
+    mutual = {"certificate": server.certificate, "key": server.key, "client_ca": ours.certificate}
+    with fleet(revoked=ours.revoked, **mutual) as grid:
+        options = {"ca": ours.certificate, "certificate": ann.certificate, "key": ann.key}
+        with clients(grid.address, "ann", **options):
+            grid.wait_for_nodes(1, 10)
+        ours.revoke("ann")
+        with clients(grid.address, "ann", **options) as (session,):
+            outcome = session.join()
+            assert isinstance(outcome, ConfigError)
+            assert "was revoked" in str(outcome)
+        fresh = ours.issue("client", "ann", force=True)
+        with clients(grid.address, "ann", ca=ours.certificate, certificate=fresh.certificate, key=fresh.key):
+            grid.wait_for_nodes(1, 10)
+
+
+def test_an_operator_is_no_client(tmp_path: Path) -> None:
+    ours = OurAuthority(tmp_path / "certs")
+    ours.create()
+    server, olga = ours.issue("server", "server", ["127.0.0.1"]), ours.issue("operator", "olga")
+    with (
+        fleet(certificate=server.certificate, key=server.key, client_ca=ours.certificate) as grid,
+        clients(grid.address, "olga", ca=ours.certificate, certificate=olga.certificate, key=olga.key) as (session,),
+    ):
+        outcome = session.join()
+        assert isinstance(outcome, ConfigError)
+        assert "says 'operator'; a client is needed" in str(outcome)
 
 
 @pytest.mark.parametrize("case", ["no certificate", "a stranger's certificate", "no TLS", "a stranger's server"])

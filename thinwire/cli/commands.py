@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import thinwire
+from thinwire.cli import certs
 from thinwire.cli.options import client_options, run_options
 from thinwire.errors import ConfigError
 
@@ -16,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(certs.app, name="certs")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the run's configuration.")]
 Set = Annotated[
@@ -87,6 +90,7 @@ def server(
     certificate: Annotated[Pem, typer.Option(help="The server's certificate chain (PEM); with --key: TLS.")] = None,
     key: Annotated[Pem, typer.Option(help="Private key of the certificate (PEM).")] = None,
     client_ca: Annotated[Pem, typer.Option(help="Clients must show a certificate that this one signed (PEM).")] = None,
+    revoked: Annotated[Pem, typer.Option(help="Certificates to refuse: revoked.txt of thinwire certs.")] = None,
     token: Annotated[str | None, typer.Option(help="Shared secret that clients must know.")] = None,
     insecure: Annotated[bool, typer.Option(help="Without TLS on an address that is not loopback.")] = False,
     json_: Json = False,
@@ -104,6 +108,7 @@ def server(
     }
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     host = {"address": address, "certificate": certificate, "key": key, "client_ca": client_ca, "token": token}
+    host["revoked"] = revoked
     flags |= {f"server.{name}": _text(value) for name, value in host.items()}
     flags["server.insecure"] = insecure or None
     if resume is not None and out is not None:

@@ -33,6 +33,7 @@ class ServerConfig:
     certificate: Path | None = None  # PEM; with key: TLS
     key: Path | None = None
     client_ca: Path | None = None  # PEM; clients must show a certificate that it signed, named like themselves
+    revoked: Path | None = None  # serial numbers of client certificates that are refused; thinwire certs revoke
     token: str = ""  # shared secret that clients must know
     insecure: bool = False  # without TLS on an address that is not loopback
     roster: tuple[str, ...] | None = None  # names of the clients that may come
@@ -110,6 +111,7 @@ def _fleet(settings: ServerConfig) -> FleetOptions:
         certificate=settings.certificate,
         key=settings.key,
         client_ca=settings.client_ca,
+        revoked=settings.revoked,
         token=settings.token,
         insecure=settings.insecure,
         roster=settings.roster,
