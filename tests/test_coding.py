@@ -30,6 +30,9 @@ HISTOGRAMS = {
     "flat": np.ones(256),
     "far apart": [1] + [0] * 200 + [5],
     "constant": [0, 0, 0, 1],
+    "signs": [1, 1],
+    "two bits": [1, 1, 1, 1],
+    "seven bits": np.ones(128),
 }
 
 
@@ -50,16 +53,28 @@ def test_no_symbol_takes_no_byte():
         unpack_symbols(b"\x00", 1, 0)
 
 
-@pytest.mark.parametrize("name", ["biased coin", "geometric", "wide", "flat", "constant"])
+@pytest.mark.parametrize("name", ["biased coin", "geometric", "wide", "flat", "constant", "signs"])
 def test_a_stream_holds_just_the_symbols_it_should(name):
     data = pack_symbols([symbols(HISTOGRAMS[name], 4_000)])
-    for wrong in (data + b"\x00", data[:-1], b"\x07" + data[1:], b""):
+    for wrong in (data + b"\x00", data[:-1], b"\x0b" + data[1:], b""):
         with pytest.raises(WireError):
             unpack_symbols(wrong, 1, 4_000)
-    for count in (3_999, 4_001):
+    for count in (3_992, 4_008) if name == "signs" else (3_999, 4_001):
         if name != "constant":  # one byte stands for any number
             with pytest.raises(WireError):
                 unpack_symbols(data, 1, count)
+
+
+@pytest.mark.parametrize("width", range(1, 8))
+def test_flat_symbols_of_few_bits_are_packed_and_their_padding_is_zero(width):
+    row = symbols(np.ones(1 << width), 1_003)
+    data = pack_symbols([row])
+    assert data[0] == 3 + width
+    assert len(data) == 1 + -(-1_003 * width // 8)
+    assert np.array_equal(unpack_symbols(data, 1, 1_003)[0], row)
+    assert len(pack_symbols([row[:5]])) <= 6
+    with pytest.raises(WireError, match="padding"):
+        unpack_symbols(data[:-1] + bytes([data[-1] | 1]), 1, 1_003)
 
 
 def ans_block():

@@ -21,6 +21,7 @@ BLOCK = 1 << 18
 """Symbols coded on their own, so that threads share a long stream; part of the format."""
 
 RAW, CONSTANT, ZSTD, ANS = range(4)
+WIDEST = 10  # coder 3 + w packs symbols below 2^w into w bits each, w = 1..7
 SEAL = 0x54574952  # under the ANS words, where a decoder of the right symbols finds it again
 
 
@@ -31,7 +32,7 @@ def pack_symbols(rows: Sequence[Bytes]) -> bytes:
     """
     pieces = [row[start : start + BLOCK] for row in rows for start in range(0, len(row), BLOCK)]
     blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index]), fewest=8)
-    lengths = [len(data) for coder, data in blocks if coder >= ZSTD]
+    lengths = [len(data) for coder, data in blocks if coder in (ZSTD, ANS)]
     table = bytes(coder for coder, _ in blocks) + struct.pack(f"<{len(lengths)}I", *lengths)
     return table + b"".join(data for _, data in blocks)
 
@@ -53,12 +54,14 @@ def _bounds(data: bytes, counts: list[int]) -> list[int]:
     """Where each block starts, and where the last one ends: the end of the data, or WireError."""
     _require(len(data) >= len(counts), f"stream of {len(data)} bytes for {len(counts)} blocks")
     coders = data[: len(counts)]
-    head = len(counts) + 4 * sum(coder >= ZSTD for coder in coders)
+    _require(max(coders, default=0) <= WIDEST, f"unknown coder {max(coders, default=0)}")
+    head = len(counts) + 4 * sum(coder in (ZSTD, ANS) for coder in coders)
     _require(len(data) >= head, f"stream of {len(data)} bytes; its table alone takes {head}")
     lengths = iter(np.frombuffer(data[len(counts) : head], "<u4").tolist())
     bounds = [head]
     for coder, count in zip(coders, counts, strict=True):
-        bounds.append(bounds[-1] + (count if coder == RAW else 1 if coder == CONSTANT else next(lengths)))
+        fixed = {RAW: count, CONSTANT: 1}.get(coder, -(-count * (coder - ANS) // 8))
+        bounds.append(bounds[-1] + (next(lengths) if coder in (ZSTD, ANS) else fixed))
     _require(bounds[-1] == len(data), f"stream of {len(data)} bytes whose blocks take {bounds[-1]}")
     return bounds
 
@@ -71,17 +74,28 @@ def entropy(symbols: Bytes, most: int = 1 << 16) -> float:
 
 
 def _pack_block(symbols: Bytes) -> tuple[int, bytes]:
-    """Raw when small or flat; zstandard, which is fast, unless ANS saves more than 2 per cent."""
+    """As they are or packed when small or flat; zstandard, which is fast, unless ANS saves more than 2 per cent."""
     if len(symbols) > 1 and bool((symbols == symbols[0]).all()):
         return CONSTANT, symbols[:1].tobytes()
+    width = max(1, int(symbols.max()).bit_length())
+    plain = -(-len(symbols) * width // 8)
     bits = entropy(symbols) if len(symbols) > 16 else 8.0
-    if bits > 7.9:
-        return RAW, symbols.tobytes()
+    if bits > 0.9875 * width or bits * len(symbols) / 8 + 8 > plain:
+        return _pack_plain(symbols, width)
     coder, data = ZSTD, _compressor().compress(np.ascontiguousarray(symbols).data)
     if bits * len(symbols) / 8 + 16 < 0.98 * len(data):
         packed = _pack_ans(symbols)
         coder, data = (ANS, packed) if len(packed) < 0.98 * len(data) else (coder, data)
-    return (coder, data) if len(data) < len(symbols) else (RAW, symbols.tobytes())
+    return (coder, data) if len(data) < plain else _pack_plain(symbols, width)
+
+
+def _pack_plain(symbols: Bytes, width: int) -> tuple[int, bytes]:
+    """Symbols below 2^width in that many bits each, most significant bit first; in bytes where that saves nothing."""
+    if width == 8 or len(symbols) == 1:
+        return RAW, symbols.tobytes()
+    shifts = np.arange(width, dtype=np.uint8)[::-1]
+    bits = symbols if width == 1 else (symbols[:, None] >> shifts) & np.uint8(1)
+    return ANS + width, np.packbits(bits).tobytes()
 
 
 def _unpack_block(coder: int, data: bytes, out: Bytes) -> None:
@@ -92,9 +106,20 @@ def _unpack_block(coder: int, data: bytes, out: Bytes) -> None:
         out[:] = data[0]
     elif coder == ZSTD:
         out[:] = _unpack_zstd(data, len(out))
-    else:
-        _require(coder == ANS, f"unknown coder {coder}")
+    elif coder == ANS:
         out[:] = _unpack_ans(data, len(out))
+    else:
+        _unpack_plain(data, coder - ANS, out)
+
+
+def _unpack_plain(data: bytes, width: int, out: Bytes) -> None:
+    """Symbols of ``width`` bits, and zeros up to the last whole byte."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    _require(not bits[len(out) * width :].any(), "padding that is not zero behind packed symbols")
+    columns = bits[: len(out) * width].reshape(len(out), width).T
+    out[:] = columns[0]
+    for column in columns[1:]:
+        np.bitwise_or(out << np.uint8(1), column, out=out)
 
 
 def _compressor() -> zstandard.ZstdCompressor:
