@@ -21,6 +21,7 @@ class ClientSettings:
     ca: str = ""  # certificate that signed the server's
     certificate: str = ""  # this client's, for mutual TLS
     key: str = ""  # its private key
+    identities: str = ""  # folder of many NAME.pem and NAME.key: take one that no other process here uses
     insecure: bool = False  # without TLS to an address that is not loopback
     patience_seconds: float = 300.0  # give up when the server is away for longer; 0: never
 

@@ -132,12 +132,17 @@ def test_the_commands_do_all_of_it(tmp_path):
 
     run("init")
     run("server", "localhost", "127.0.0.1")
-    made = run("client", "ann")
-    assert Path(made["key"]).exists()
+    made = run("client", "ann", "bob")
+    assert all(Path(pair["key"]).exists() for pair in made)
     run("operator", "olga")
     run("revoke", "ann")
     rows = [(row["name"], row["role"], row["revoked"]) for row in run("list")]
-    assert rows == [("server", "server", False), ("ann", "client", True), ("olga", "operator", False)]
+    assert rows == [
+        ("server", "server", False),
+        ("ann", "client", True),
+        ("bob", "client", False),
+        ("olga", "operator", False),
+    ]
     shown = CliRunner().invoke(app, ["list", "--dir", str(tmp_path / "certs")])
     assert "revoked" in shown.stdout
     assert "olga" in shown.stdout

@@ -49,14 +49,20 @@ def server(
 
 @app.command()
 def client(
-    name: Annotated[str, typer.Argument(help="The client's identity: the name it takes part under.")],
+    names: Annotated[list[str], typer.Argument(help="Identities: the names that clients take part under.")],
     folder: Dir = FOLDER,
     days: Days = CERTIFICATE_DAYS,
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Sign a certificate for a client."""
-    _issue(folder, "client", name, [], days, force, json_)
+    """Sign a certificate for each client."""
+    authority = Authority(folder)
+    pairs = [authority.issue("client", name, (), days, force) for name in names]
+    if json_:
+        print(json.dumps([_fields(pair, authority) for pair in pairs]))
+        return
+    for pair in pairs:
+        _say(_fields(pair, authority), as_json=False)
 
 
 @app.command()
@@ -100,7 +106,11 @@ def revoke(
 def _issue(folder: Path, role: Role, name: str, hosts: list[str], days: int, force: bool, as_json: bool) -> None:
     authority = Authority(folder)
     pair: Pair = authority.issue(role, name, hosts, days, force)
-    _say({"certificate": str(pair.certificate), "key": str(pair.key), "ca": str(authority.certificate)}, as_json)
+    _say(_fields(pair, authority), as_json)
+
+
+def _fields(pair: Pair, authority: Authority) -> dict[str, object]:
+    return {"certificate": str(pair.certificate), "key": str(pair.key), "ca": str(authority.certificate)}
 
 
 def _say(fields: dict[str, object], as_json: bool) -> None:

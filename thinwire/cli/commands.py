@@ -87,6 +87,9 @@ def server(
     out: Out = None,
     address: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1:8500).")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this run directory.")] = None,
+    keep_on: Annotated[
+        bool, typer.Option("--keep-on", help="Go on with the run in --out if there is one, or else begin it.")
+    ] = False,
     certificate: Annotated[Pem, typer.Option(help="The server's certificate chain (PEM); with --key: TLS.")] = None,
     key: Annotated[Pem, typer.Option(help="Private key of the certificate (PEM).")] = None,
     client_ca: Annotated[Pem, typer.Option(help="Clients must show a certificate that this one signed (PEM).")] = None,
@@ -96,7 +99,7 @@ def server(
     json_: Json = False,
 ) -> None:
     """Serve a run to clients over gRPC."""
-    from server.run_directory import check_resumable
+    from server.run_directory import CONFIG, check_resumable
     from thinwire.cli.serving import serve
 
     flags: dict[str, Any] = {
@@ -111,6 +114,10 @@ def server(
     host["revoked"] = revoked
     flags |= {f"server.{name}": _text(value) for name, value in host.items()}
     flags["server.insecure"] = insecure or None
+    if keep_on and out is None:
+        raise ConfigError("--keep-on needs --out, the run directory to go on in or to begin")
+    if keep_on and out is not None and (out / CONFIG).exists():
+        resume, out = out, None
     if resume is not None and out is not None:
         raise ConfigError("give either --out (a new run) or --resume (go on in a run directory), not both")
     if resume is not None:
@@ -134,6 +141,9 @@ def client(
     ca: Annotated[Pem, typer.Option(help="Certificate that signed the server's (PEM): TLS.")] = None,
     certificate: Annotated[Pem, typer.Option(help="This client's certificate chain (PEM), for mutual TLS.")] = None,
     key: Annotated[Pem, typer.Option(help="Its private key (PEM).")] = None,
+    identities: Annotated[
+        Pem, typer.Option(help="Folder of NAME.pem and NAME.key: take a name that no other process here uses.")
+    ] = None,
     insecure: Annotated[bool, typer.Option(help="Without TLS to an address that is not loopback.")] = False,
     set_: Set = None,
 ) -> None:
@@ -141,7 +151,7 @@ def client(
     from thinwire.cli.taking_part import take_part
 
     flags: dict[str, Any] = {"server": server, "name": name, "device": device, "token": token}
-    files = {"state": state, "ca": ca, "certificate": certificate, "key": key}
+    files = {"state": state, "ca": ca, "certificate": certificate, "key": key, "identities": identities}
     flags |= {name: _text(path) for name, path in files.items()}
     flags["insecure"] = insecure or None
     take_part(client_options(config, flags, task, set_ or []))

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from flwr.app import Context, Message
 from client.app import respond
 from client.desk import Desk
 from client.fleet import FleetSession, SessionOptions
+from client.identities import claim
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
 from thinwire.device import choose_device
+from thinwire.errors import ConfigError
 from thinwire.tasks import load_task
 
 
 def take_part(options: Mapping[str, Any]) -> None:
     """Dial the server and answer until the run is over. Raises ConfigError when refused or out of patience."""
-    settings = settings_of(options)
+    settings = _claimed(settings_of(options))
     choose_device(settings.device)  # what cannot be used is told before the server is called
     if settings.task.get("name"):
         load_task(settings.task)
@@ -42,8 +45,22 @@ def _answer(desk: Desk, message: Message, context: Context) -> Message:
     return respond(desk, message)
 
 
+def _claimed(settings: ClientSettings) -> ClientSettings:
+    """With a name and certificate of the folder of identities, where one is given."""
+    if not settings.identities:
+        return settings
+    if settings.certificate or settings.key:
+        raise ConfigError("give either identities, or certificate and key, not both")
+    taken = claim(Path(settings.identities), _state(settings))
+    return replace(settings, name=taken.name, certificate=str(taken.certificate), key=str(taken.key))
+
+
+def _state(settings: ClientSettings) -> Path:
+    return Path(settings.state).expanduser() if settings.state else Path.home() / ".thinwire" / "clients"
+
+
 def _desk(settings: ClientSettings) -> Desk:
-    state = Path(settings.state).expanduser() if settings.state else Path.home() / ".thinwire" / "clients"
+    state = _state(settings)
     return Desk(
         settings.name,
         str(settings.task.get("name", "")),
