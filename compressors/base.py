@@ -1,7 +1,7 @@
 """The contract of a compressor: tensors in, one payload out, and the decoded bits beside it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +70,16 @@ class Compressor(ABC):
     def alpha(self, layout: Layout) -> float | None:
         """If contractive: the constant of E|C(x)-x|^2 <= (1-alpha)|x|^2, in (0, 1]. None where it does not hold."""
         return None
+
+    @property
+    def independent(self) -> bool:
+        """Whether clients err independently, so that the error of their mean falls with their number, as omega/n.
+
+        Not with an option ``shared`` (one mask for all clients), be it of this compressor or of one inside it.
+        """
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        inside = [value for value in options.values() if isinstance(value, Compressor)]
+        return options.get("shared") is not True and all(compressor.independent for compressor in inside)
 
     @property
     def codecs(self) -> frozenset[str]:

@@ -17,6 +17,14 @@ Work = Literal["steps", "minibatch", "full"]
 """What a client computes: local training, the gradient of one minibatch, or of all its examples."""
 
 
+def direction_at(work: Work, oracle: Oracle, x: Tensor, round: Round) -> Tensor:
+    """A client's direction of descent at x; in one round on the same minibatches, whatever the point."""
+    key = round.key("batch")
+    if work == "steps":
+        return oracle.local(x, key).update
+    return oracle.sample(x, key) if work == "minibatch" else oracle.full(x)
+
+
 @dataclass(frozen=True)
 class DescentServer:
     """The server's own state; the replica is what the clients know of x."""
@@ -47,13 +55,7 @@ class Descent(Method):
 
     def respond(self, replica: Tensor, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:
         """Work at the replica and send what the estimator makes of the direction."""
-        return self.estimator.respond(self._direction(replica, oracle, round), private, round)
-
-    def _direction(self, w: Tensor, oracle: Oracle, round: Round) -> Tensor:
-        key = round.key("batch")
-        if self.work == "steps":
-            return oracle.local(w, key).update
-        return oracle.sample(w, key) if self.work == "minibatch" else oracle.full(w)
+        return self.estimator.respond(direction_at(self.work, oracle, replica, round), private, round)
 
     def step(
         self,

@@ -114,15 +114,29 @@ def gather(
     name: str = UPDATE,
 ) -> Gathered:
     """Decode and add up one payload of every uplink, each when it is reached. Raises WireError."""
+    return gather_all(uplinks, {name: compressor}, round)[name]
+
+
+def gather_all(
+    uplinks: Iterable[tuple[int, Packet]],
+    compressors: Mapping[str, Compressor],
+    round: Round,
+    optional: frozenset[str] = frozenset(),
+) -> Mapping[str, Gathered]:
+    """The same for several payloads of each uplink in one pass; an ``optional`` one is summed over those that have it.
+
+    Raises WireError.
+    """
     federation = round.federation
-    total = torch.zeros(federation.layout.numel, dtype=torch.float64)
-    weight, replies = 0.0, 0
+    totals = {name: torch.zeros(federation.layout.numel, dtype=torch.float64) for name in compressors}
+    weights, replies = dict.fromkeys(compressors, 0.0), dict.fromkeys(compressors, 0)
     for client, packet in uplinks:
-        message = round.decode(packet, name, compressor, round.key(name, "up", client))
         share = federation.weights[client]
-        _add(total, message, share)
-        weight, replies = weight + share, replies + 1
-    return Gathered(total, weight, replies, federation.clients)
+        for name, compressor in compressors.items():
+            if name in packet or name not in optional:
+                _add(totals[name], round.decode(packet, name, compressor, round.key(name, "up", client)), share)
+                weights[name], replies[name] = weights[name] + share, replies[name] + 1
+    return {name: Gathered(totals[name], weights[name], replies[name], federation.clients) for name in compressors}
 
 
 def _add(total: Tensor, message: Tensor, share: float) -> None:
