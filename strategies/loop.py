@@ -56,6 +56,8 @@ class World:
     mirrors: list[Tensor | None]  # empty without ``audit``
     audit: bool = True  # also validate every uplink and keep the mirrors, as a server does
     pending: dict[int, Packet] = field(default_factory=dict)  # personal payloads of the last downlink
+    uplink_content_bytes: int = 0  # sent since the start without the packets' framing, all clients together
+    downlink_content_bytes: int = 0
 
     @staticmethod
     def start(
@@ -99,6 +101,7 @@ class World:
         here = Round(number, blind, client, place, personal=self.pending.get(client, {}))
         after, uplink = self.method.respond(self.replica, self.privates[client], self.oracles[client], here)
         data = pack(uplink)
+        self.uplink_content_bytes += content_bytes(uplink)
         arrived = not coin(Key(self.federation.seed, "loss", number, client), faults.loss)
         if arrived or not faults.commit_on_ack:
             self.privates[client] = after
@@ -122,6 +125,8 @@ class World:
         self.pending = {client: unpack(own, Payload, MOST_PACKET_BYTES) for client, own in personal.items()}
         self.replica = self.method.apply(self.replica, unpack(data, Payload, MOST_PACKET_BYTES), here)
         listeners = len(asked) if self.method.memoryless_downlink else self.federation.clients
+        own_content = sum(content_bytes(packet) for packet in downlink.personal.values())
+        self.downlink_content_bytes += content_bytes(downlink.broadcast) * listeners + own_content
         return len(data) * listeners + sum(len(own) for own in personal.values())
 
     def restart(self, client: int, recovery: str) -> None:
@@ -145,6 +150,11 @@ class World:
     def model(self) -> Tensor:
         """The server's model."""
         return self.method.model(self.replica, self.server)
+
+
+def content_bytes(packet: Packet) -> int:
+    """Bytes of a packet's payloads, without framing: what a formula of bits counts."""
+    return sum(payload.size for payload in packet.values())
 
 
 def run(
@@ -173,6 +183,7 @@ def run(
     errors = [problem.error(world.model)]
     up: list[int] = []
     down: list[int] = []
+    contents: list[tuple[int, int]] = []  # up and down, since the start
     for number in range(1, rounds + 1):
         try:
             sent, heard = world.play(number, participation, faults)
@@ -184,6 +195,7 @@ def run(
         errors.append(error if math.isfinite(error) else math.inf)
         up.append(sent)
         down.append(heard)
+        contents.append((world.uplink_content_bytes, world.downlink_content_bytes))
         if not until < errors[-1] < DIVERGED:
             break
-    return Trace(tuple(errors), tuple(up), tuple(down), world.federation.clients, world.model)
+    return Trace(tuple(errors), tuple(up), tuple(down), world.federation.clients, world.model, tuple(contents))

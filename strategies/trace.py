@@ -19,6 +19,7 @@ class Trace:
     downlink_bytes: tuple[int, ...]  # to all listeners together
     clients: int
     model: Tensor
+    contents: tuple[tuple[int, int], ...]  # uplink and downlink bytes without framing, of all, from the start on
 
     @property
     def diverged(self) -> bool:

@@ -1,0 +1,134 @@
+"""One job of the laboratory: an entry on the problem of one seed, its step found as the entry says."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from strategies.base import Method
+from strategies.loop import run
+from strategies.trace import Trace
+from strategies.tuning import tune
+from thinwire.errors import ConfigError
+from thinwire.lab.experiment import Case, Entry, Fixed, Measured, Settings, Theory, federation_of
+from thinwire.lab.registry import find
+from thinwire.lab.results import Result
+
+COARSE, FINE = 2.0, 1.2  # factors of the search: first far, then near
+
+
+@dataclass(frozen=True)
+class Job:
+    """Small enough to be sent to another process, which finds the rest by name."""
+
+    experiment: str
+    settings: Settings
+    case: str
+    label: str
+    seed: int
+    most_rounds: int = 0  # 0: as many as the case allows
+
+    def __call__(self) -> Result:
+        """Run it. Raises ConfigError naming the entry."""
+        entry = entries(self.experiment, self.settings)[self.case, self.label]
+        try:
+            return Bench(entry, self._case(), _problem(self.experiment, self.settings, self.case, self.seed)).result(
+                self.case, self.seed
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self.experiment}, {self.label}: {error}") from None
+
+    def _case(self) -> Case:
+        case = _cases(self.experiment, self.settings)[self.case]
+        rounds = min(case.rounds, self.most_rounds or case.rounds)
+        return Case(case.open, case.target, rounds, case.error)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An entry, and the problem that it is to be run on."""
+
+    entry: Entry
+    case: Case
+    problem: Measured
+
+    def result(self, case: str, seed: int) -> Result:
+        """Find the step, and run with it."""
+        step, trace = self._run(seed)
+        return Result.of(self.entry, (case, self.case), seed, step, self._theory(seed), trace)
+
+    def _run(self, seed: int) -> tuple[float, Trace]:
+        method, step = self.method, self.entry.step
+        if isinstance(step, Theory):
+            rate = step.times * self._theory_step(seed)
+        elif isinstance(step, Fixed):
+            rate = step.rate / self.problem.constants.L if step.in_1_over_L else step.rate
+        else:
+            return self._search(step.start / self.problem.constants.L, seed)
+        trace = run(
+            method.at(rate),
+            self.problem,
+            self.case.rounds,
+            participation=self.entry.participation,
+            seed=seed,
+            until=self.case.target,
+            check=not self.entry.refused,
+            audit=False,
+        )
+        return rate, trace
+
+    def _search(self, start: float, seed: int) -> tuple[float, Trace]:
+        """The same for every method: a coarse walk, and a fine one from where it ended."""
+        for factor in (COARSE, FINE):
+            found = tune(
+                self.method.at,
+                self.problem,
+                start,
+                self.case.target,
+                self.case.rounds,
+                factor=factor,
+                participation=self.entry.participation,
+                seed=seed,
+                check=not self.entry.refused,
+                audit=False,
+                must_reach=False,
+            )
+            start = found.rate
+        return found.rate, found.trace
+
+    @cached_property
+    def method(self) -> Method:
+        """As the entry says, with a step still to be set."""
+        return self.entry.build()
+
+    def _theory_step(self, seed: int) -> float:
+        federation = federation_of(self.problem, seed)
+        return self.method.theory(self.problem.constants, federation, self.entry.participation).rate
+
+    def _theory(self, seed: int) -> tuple[float | None, str | None]:
+        """Its step and its promise, where there are any."""
+        try:
+            federation = federation_of(self.problem, seed)
+            theory = self.method.theory(self.problem.constants, federation, self.entry.participation)
+        except ConfigError:
+            return None, None
+        return theory.rate, theory.promise.value
+
+
+def entries(experiment: str, settings: Settings) -> dict[tuple[str, str], Entry]:
+    """(case, label) to entry; an entry of several figures is run once."""
+    found: dict[tuple[str, str], Entry] = {}
+    for figure in find(experiment).figures(settings):
+        for entry in figure.entries:
+            same = found.setdefault((figure.case, entry.label), entry)
+            assert same == entry, f"{experiment}: two entries of {figure.case} are called {entry.label!r}"
+    return found
+
+
+@lru_cache(maxsize=8)
+def _cases(experiment: str, settings: Settings) -> dict[str, Case]:
+    return dict(find(experiment).cases(settings))
+
+
+@lru_cache(maxsize=2)
+def _problem(experiment: str, settings: Settings, case: str, seed: int) -> Measured:
+    """Drawn once per process."""
+    return _cases(experiment, settings)[case].open(seed)
