@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from compressors import Compressor, find
 from strategies.base import Federation, Method
@@ -11,9 +11,11 @@ from strategies.descent import Descent, Work
 from strategies.estimator import Estimator
 from strategies.optimisers import build_optimiser
 from strategies.registry import find_method, method_names
-from thinwire.config import build, join, nearest
+from thinwire.config import build, join, nearest, section_of
 from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
+
+Part = TypeVar("Part")
 
 PROBE = Layout((Entry("matrix", (64, 64)),))
 """A model on which a pair of method and compressor is judged before the real one is known."""
@@ -65,7 +67,7 @@ def _descent(
     optimiser: Mapping[str, Any],
     work: str,
 ) -> Descent:
-    estimator = build(kind, options, "method", compressor=build_compressor(uplink, "uplink"))
+    estimator = _build(kind, options, "method", compressor=build_compressor(uplink, "uplink"))
     return Descent(estimator, build_optimiser(optimiser), build_channel(downlink), cast(Work, work))
 
 
@@ -97,7 +99,7 @@ def _whole(
         given["work"] = work
     elif work != STEPS:
         raise ConfigError(f"method {kind.name} decides itself what a client computes; remove work = {work!r}")
-    return build(kind, options, "method", **given)
+    return _build(kind, options, "method", **given)
 
 
 def _refuse_part(name: str, part: str, options: Mapping[str, Any], default: str) -> None:
@@ -126,14 +128,17 @@ def build_compressor(options: Mapping[str, Any] | str, where: str) -> Compressor
     """The compressor of ``{"name": ..., options}`` or of a bare name; one inside another is given the same way."""
     options = {"name": options} if isinstance(options, str) else options
     kind = find(str(options.get("name", IDENTITY)))
-    hints = get_type_hints(kind)
-    plain, given = {}, {}
+    return _build(kind, {key: value for key, value in options.items() if key != "name"}, where)
+
+
+def _build(kind: type[Part], options: Mapping[str, Any], where: str, **given: Any) -> Part:
+    """As ``build``; an option that is a compressor is given by its name, or with its options."""
+    hints, plain = get_type_hints(kind), {}
     for key, value in options.items():
-        hint = hints.get(key.replace("-", "_"))
-        if key == "name":
-            continue
-        if isinstance(hint, type) and issubclass(hint, Compressor) and isinstance(value, (Mapping, str)):
-            given[key.replace("-", "_")] = build_compressor(value, join(where, key))
+        name = key.replace("-", "_")
+        inside = section_of(hints.get(name)) if name not in given else None
+        if inside is not None and issubclass(inside, Compressor) and isinstance(value, (Mapping, str)):
+            given[name] = build_compressor(value, join(where, key))
         else:
             plain[key] = value
     return build(kind, plain, where, **given)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from thinwire.errors import ConfigError
 
@@ -59,6 +59,8 @@ def _field(hint: Any, value: Any, where: str) -> Any:
         return build(section, value, where)
     try:
         return TypeAdapter(hint).validate_python(value)
+    except PydanticSchemaGenerationError:
+        raise ConfigError(f"{where} is set in code only; remove the key") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where} = {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
