@@ -150,15 +150,27 @@ def quadratic(seed: int = 0, clients: int = 10, numel: int = 40, kappa: float = 
 def logistic(
     seed: int = 0, clients: int = 20, rows: int = 2000, numel: int = 60, kappa: float = 100.0, rough: float = 0.0
 ) -> FiniteSum:
-    """Logistic regression of condition kappa on uneven rows; non-convex, without minimiser, if ``rough``."""
+    """``logistic_regression`` on drawn rows, whose centres differ by client."""
     key = Key(seed, "logistic")
     centres = gaussian(key.at("centres"), clients, numel) / 2
     features = gaussian(key.at("features"), rows, numel) + centres.repeat_interleave(rows // clients, 0)
     margins = features @ gaussian(key.at("truth"), numel) / numel**0.5 + gaussian(key.at("noise"), rows)
+    return logistic_regression(features, torch.sign(margins), clients, kappa, rough)
+
+
+def logistic_regression(
+    features: Tensor, targets: Tensor, clients: int, kappa: float = 100.0, rough: float = 0.0
+) -> FiniteSum:
+    """The mean logistic loss over rows that are shared out equally, with an l2 term that makes its condition kappa.
+
+    ``features`` (rows, numel) float64, ``targets`` -1 or 1. With ``rough`` the regulariser is that weight times
+    ``sum x_l^2/(1+x_l^2)`` instead: not convex, and no minimiser is known.
+    """
+    rows, numel = features.shape
     curvature = float(torch.linalg.eigvalsh(features.T @ features / (4 * rows))[-1])
     lam = 0.0 if rough else curvature / (kappa - 1)
     options: dict[str, Any] = {"residual": logistic_loss, "scale": clients / rows, "lam": lam, "rough": rough}
-    oracles = _share(features, torch.sign(margins), clients, **options)
+    oracles = _share(features, targets, clients, **options)
     own = [float(torch.linalg.matrix_norm(o.features, 2) ** 2) * o.scale / 4 + lam + 2 * rough for o in oracles]
     problem = FiniteSum(oracles, torch.zeros(numel, dtype=torch.float64), tuple(own), curvature + lam + 2 * rough, lam)
     if rough:
@@ -187,5 +199,8 @@ def _newton(problem: FiniteSum, features: Tensor) -> Tensor:
     for _ in range(30):
         slope = torch.sigmoid(features @ x)
         hessian = (features.T * (slope * (1 - slope))) @ features / len(features) + problem.mu * eye
-        x = x - torch.linalg.solve(hessian, problem.gradient(x))
+        step = torch.linalg.solve(hessian, problem.gradient(x))
+        x = x - step
+        if torch.max(torch.abs(step)) <= 1e-15 * torch.max(torch.abs(x)):
+            break
     return x
