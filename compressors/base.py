@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
@@ -88,6 +90,13 @@ class Compressor(ABC):
         A compressor around another names both, "scaled.natural": the part before the first dot finds the decoder.
         """
         return frozenset({self.name})
+
+    def support(self, layout: Layout, key: Key) -> NDArray[np.int64] | None:
+        """The entries outside of which every client's message of the key's round is zero, distinct; None: no such set.
+
+        Of a mask that all clients share. A sum of messages then travels as these entries alone.
+        """
+        return None
 
     def worst(self, layout: Layout) -> Tensor | None:
         """A vector (float64) on which omega, or else 1 - alpha, is attained: the constant is exact. None: a bound."""

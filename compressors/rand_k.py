@@ -87,6 +87,12 @@ class RandK(Compressor):
         kept = encoded.decoded[encoded.decoded != 0].cpu()
         return value_bits(kept.numpy())
 
+    def support(self, layout: Layout, key: Key) -> Indices | None:
+        """The shared mask and the dense tensors."""
+        if not self.shared:
+            return None
+        return with_dense(_mask(parts(layout, self.fraction, self.scope), key, True), layout, self.scope)
+
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The kept values in ascending order of their indices, then the dense tensors; no index travels."""
         check_input(x, layout)

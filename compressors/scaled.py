@@ -5,7 +5,9 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from compressors.base import ALONE, Compressor, Encoded, Payload, Place, require
@@ -61,6 +63,10 @@ class Scaled(Compressor):
         """As for the inner compressor."""
         factor = torch.tensor(self._factor(layout), dtype=encoded.decoded.dtype)
         return self.inner.least_bits(replace(encoded, decoded=encoded.decoded / factor), layout)
+
+    def support(self, layout: Layout, key: Key) -> NDArray[np.int64] | None:
+        """As for the inner compressor."""
+        return self.inner.support(layout, key)
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The inner payload with the factor before its parameters."""
