@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ class MatrixModel:
         """The same: there are no minibatches here."""
         return self.full(x)
 
-    def local(self, x: Tensor, key: Key, correction: Tensor | None = None) -> Local:
-        """Plain gradient steps."""
+    def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:
+        """Plain gradient steps, which remember nothing."""
         z = x
         for _ in range(self.steps):
             gradient = self.full(z)

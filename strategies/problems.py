@@ -54,8 +54,8 @@ class LinearModel:
         rows = torch.from_numpy(choose(key, len(self.targets), self.batch))
         return self._gradient(x, self.features[rows], self.targets[rows])
 
-    def local(self, x: Tensor, key: Key, correction: Tensor | None = None) -> Local:
-        """Plain gradient steps."""
+    def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:
+        """Plain gradient steps, which remember nothing."""
         z = x
         for step in range(self.steps):
             gradient = self.sample(z, key.at(f"step{step}"))

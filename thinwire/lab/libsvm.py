@@ -3,17 +3,15 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-
-OPENERS: Mapping[str, Callable[[Path], IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
 
 def load_two_classes(path: Path) -> tuple[Tensor, Tensor]:
@@ -24,7 +22,7 @@ def load_two_classes(path: Path) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_svmlight_file  # a second of import that other experiments should not pay
 
     try:
-        with OPENERS.get(path.suffix, open_plain)(path) as file:
+        with _opened(path) as file:
             features, labels = load_svmlight_file(file)
     except (OSError, lzma.LZMAError, EOFError) as error:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
@@ -37,6 +35,10 @@ def load_two_classes(path: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(features.toarray().astype(np.float64)), torch.from_numpy(targets)
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """A file that is not compressed."""
-    return path.open("rb")
+def _opened(path: Path) -> AbstractContextManager[Any]:
+    """By its suffix."""
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    return bz2.open(path) if path.suffix == ".bz2" else path.open("rb")
