@@ -1,10 +1,10 @@
 """The options of local training."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import torch
-
+from strategies.torch_optimiser import torch_optimisers
 from thinwire.config import nearest
 
 SGD = "sgd"
@@ -19,9 +19,11 @@ class LocalOptions:
     epochs: int = 0  # passes over the client's examples instead of ``steps``
     rate: float = 0.1  # local learning rate
     batch: int = 32  # examples per step; all of them where the client has fewer
-    optimiser: str = SGD  # or a class of torch.optim by name, in any case; its state starts anew each round
+    optimiser: str = SGD  # or a class of torch.optim by name, in any case
     momentum: float = 0.0
     weight_decay: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)  # further ones of that class: betas, eps, nesterov
+    keep: bool = False  # the optimiser's state from round to round, as private state; else it starts anew in each
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.epochs < 0:
@@ -34,20 +36,11 @@ class LocalOptions:
             raise ValueError(
                 f"momentum = {self.momentum} must be in [0, 1), weight_decay = {self.weight_decay} at least 0"
             )
-        if self.optimiser.lower() not in known_optimisers():
+        if self.optimiser.lower() not in torch_optimisers():
             raise ValueError(
-                f"optimiser {self.optimiser!r} is unknown{nearest(self.optimiser.lower(), known_optimisers())}"
+                f"optimiser {self.optimiser!r} is unknown{nearest(self.optimiser.lower(), torch_optimisers())}"
             )
 
     def steps_of(self, examples: int) -> int:
         """Local steps of a client with that many examples."""
         return self.epochs * -(-examples // self.batch) if self.epochs else self.steps
-
-
-def known_optimisers() -> dict[str, type[torch.optim.Optimizer]]:
-    """The classes of torch.optim under their names in lower case, but those that need a closure."""
-    kinds = [kind for kind in vars(torch.optim).values() if isinstance(kind, type)]
-    unfit = (torch.optim.Optimizer, torch.optim.LBFGS)
-    return {
-        kind.__name__.lower(): kind for kind in kinds if issubclass(kind, torch.optim.Optimizer) and kind not in unfit
-    }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,22 +81,23 @@ class TorchOracle:
             self._add_gradient(drawn)
             return flat.gradient.clone()
 
-    def local(self, x: Tensor, key: Key, correction: Tensor | None = None) -> Local:
+    def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:
         """Local training from x; ``update`` is x minus where it ends, a new flat tensor.
 
-        Batches follow a keyed order of all examples, a new order for each pass; the optimiser starts anew.
+        Batches follow a keyed order of all examples, a new order for each pass. The optimiser starts anew, or from
+        ``memory`` with ``local.keep``.
         """
         options = self.model.options
         steps = options.steps_of(len(self.examples))
         with self._work(x, key.at("dropout")) as flat:
-            step = Stepper(options, flat)
+            step = Stepper(options, flat, memory)
             for indices in islice(self._batches(key), steps):
                 flat.gradient.zero_()
                 self._add_gradient(indices)
                 if correction is not None:
                     flat.gradient.add_(correction)
                 step()
-            return Local(x.to(flat.vector) - flat.vector, steps, options.rate)
+            return Local(x.to(flat.vector) - flat.vector, steps, options.rate, step.memory)
 
     def evaluate(self, x: Tensor, buffers: Tensor | None, examples: Examples) -> dict[str, float]:
         """The task's metrics of the model at x (and with these buffers) on other examples."""

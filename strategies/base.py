@@ -87,6 +87,7 @@ class Local:
     update: Tensor  # x_before - x_after (a descent direction times the local rate), flat, the run's dtype
     steps: int  # local steps taken
     rate: float  # local learning rate
+    memory: Any = None  # a state: what the local optimiser keeps for the client's next training; None: nothing
 
 
 class Oracle(Protocol):
@@ -105,9 +106,10 @@ class Oracle(Protocol):
         ...
 
     def local(self, x: Tensor, key: Key, correction: Tensor | None = None) -> Local:
-        """Local training from x as the oracle is configured (steps or epochs, rate, batch).
+        """Local training from x as the oracle is configured (steps or epochs, rate, batch, optimiser).
 
-        Each local step adds ``correction`` to its gradient.
+        Each local step adds ``correction`` to its gradient. What the local optimiser keeps from round to round is no
+        business of a method's: ``strategies.remembering``.
         """
         ...
 

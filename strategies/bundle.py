@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from compressors import Payload
+from strategies import remembering
 from strategies.base import Asks, Downlink, Federation, Method, Oracle, Packet, Round
 from strategies.buffers import Buffers, Sidecar
 from thinwire.errors import WireError
@@ -42,7 +43,7 @@ class Bundle:
 
     def respond(self, replica: Replica, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:
         """On a client: next private state and the whole uplink."""
-        after, uplink = self.method.respond(replica.method, private, oracle, round)
+        after, uplink = remembering.respond(self.method, replica.method, private, oracle, round)
         packet = _under(METHOD, uplink)
         for sidecar, value in zip(self.sidecars, replica.sidecars, strict=True):
             left: Tensor = getattr(oracle, sidecar.name)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from compressors import NonFinite, Payload, Place
+from strategies import remembering
 from strategies.base import Asks, Federation, Method, Oracle, Packet, Round
 from strategies.trace import DIVERGED, Trace
 from thinwire.layout import Layout
@@ -99,7 +100,8 @@ class World:
             self.federation.layout, self.federation.clients, self.federation.seed, self.federation.dtype
         )  # a client does not know the weights
         here = Round(number, blind, client, place, personal=self.pending.get(client, {}))
-        after, uplink = self.method.respond(self.replica, self.privates[client], self.oracles[client], here)
+        private, oracle = self.privates[client], self.oracles[client]
+        after, uplink = remembering.respond(self.method, self.replica, private, oracle, here)
         data = pack(uplink)
         self.uplink_content_bytes += content_bytes(uplink)
         arrived = not coin(Key(self.federation.seed, "loss", number, client), faults.loss)
@@ -141,7 +143,8 @@ class World:
 
     def rebuild(self) -> None:
         """The server's derived state summed anew from the mirrors, which are the clients' own where none are kept."""
-        kept = self.mirrors if self.audit else [self.method.mirror(private) for private in self.privates]
+        own = (remembering.private_of(private) for private in self.privates)
+        kept = self.mirrors if self.audit else [self.method.mirror(private) for private in own]
         mirrors = [mirror for mirror in kept if mirror is not None]
         if mirrors:
             self.server = self.method.rebuild(self.server, mirrors, self.federation)

@@ -125,7 +125,7 @@ def test_a_server_adam_trains_on_a_compressed_estimate():
         ({"name": "adam", "betas": 3}, "optimiser 'adam'"),
         ({"name": "sgd", "rate": 0}, "must be positive"),
         ({"name": "fedyogy"}, "did you mean 'fedyogi'"),
-        ({"name": "fedyogi", "beta": 0.5}, "unknown key 'optimiser.beta'; did you mean 'beta1'"),
+        ({"name": "fedyogi", "tua": 0.5}, "unknown key 'optimiser.tua'; did you mean 'tau'"),
         ({"name": "fedams", "beta2": 1.0}, r"beta1 = 0.9 and beta2 = 1.0 must lie in \[0, 1\)"),
         ({"name": "fedadagrad", "tau": 0.0}, "tau = 0.0 must be positive"),
         ({"name": "sgd", "rate": "fast"}, "optimiser 'sgd'"),

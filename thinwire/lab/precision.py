@@ -7,7 +7,6 @@ compressor would be twice what a user sees.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,9 +32,9 @@ class SingleOracle:
         """The same of a minibatch."""
         return self.inner.sample(x.double(), key).float()
 
-    def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:
+    def local(self, x: Tensor, key: Key, correction: Tensor | None = None) -> Local:
         """Local training in float64; its update is rounded once."""
-        local = self.inner.local(x.double(), key, None if correction is None else correction.double(), memory)
+        local = self.inner.local(x.double(), key, None if correction is None else correction.double())
         return replace(local, update=local.update.float())
 
 
