@@ -186,6 +186,11 @@ class Method(ABC):
         return frozenset()
 
     @property
+    def exclusive(self) -> frozenset[str]:
+        """Payloads of which every uplink carries exactly one, if there are any; which one it is says something."""
+        return frozenset()
+
+    @property
     @abstractmethod
     def downlink(self) -> Mapping[str, Compressor]:
         """The same for the broadcast downlink."""
@@ -208,9 +213,11 @@ class Method(ABC):
         unknown = sorted(set(uplink) - set(self.uplink))
         if unknown:
             raise WireError(f"unexpected payload {unknown[0]!r}; this method's uplinks carry {', '.join(self.uplink)}")
-        missing = sorted(set(self.uplink) - set(uplink) - self.optional)
+        missing = sorted(set(self.uplink) - set(uplink) - self.optional - self.exclusive)
         if missing:
             raise WireError(f"payload {missing[0]!r} is missing; this method's uplinks carry {', '.join(self.uplink)}")
+        if self.exclusive and len(self.exclusive & set(uplink)) != 1:
+            raise WireError(f"an uplink of this method carries exactly one of {', '.join(sorted(self.exclusive))}")
         for name in uplink:
             round.decode(uplink, name, self.uplink[name], round.key(name, "up"))
 

@@ -64,6 +64,11 @@ class Estimator(ABC):
         return frozenset()
 
     @property
+    def exclusive(self) -> frozenset[str]:
+        """Payloads of which every uplink carries exactly one."""
+        return frozenset()
+
+    @property
     def mirrored(self) -> bool:
         """Whether private states have a part that the server mirrors."""
         return False
