@@ -11,8 +11,8 @@ additions, and R x looks like a Gaussian for *every* x.
 Why two rounds, and why T. After one round a vector with few large entries has one or two magnitudes, and what is small
 beside them never changes a sign. After two plain rounds the large entries still land on a coarse lattice, on zero often
 enough that the small ones decide too many signs: signs scaled to be unbiased had a mean that was off by 5 to 8 per cent
-of |x| at n = 256. T makes 64 magnitudes of one, and the lattice is gone: at most 0.35 per cent at n = 128, and less than
-can be measured (0.15) from n = 256 on, with one to sixteen entries of one size above noise of 3e-2 to 1e-5 of it.
+of |x| at n = 256. T makes 64 magnitudes of one, and the lattice is gone: 0.35 per cent at most at n = 128, and less
+than can be measured (0.15) from n = 256 on, with one to sixteen equal entries above noise of 3e-2 to 1e-5 of them.
 
 Source: Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", SIAM J. Computing 2009; more rounds:
 Andoni et al., "Practical and optimal LSH for angular distance", NeurIPS 2015; T is ours.
