@@ -9,11 +9,12 @@ from torch import Tensor
 
 from compressors.natural import Natural
 from strategies.ef14 import EF14
-from strategies.ef21 import EF21, EF21Server
+from strategies.ef21 import EF21
 from strategies.estimator import UPDATE
 from strategies.fedavg import FedAvg
 from strategies.loop import run
 from strategies.problems import top1_example
+from strategies.tracking import TrackingServer
 from strategies.tuning import tune
 
 
@@ -39,7 +40,7 @@ def test_ef21_reaches_the_minimiser_with_top_k_where_top_k_alone_stalls():
 
 
 @dataclass(frozen=True)
-class EF21Servers(EF21Server):
+class EF21Servers(TrackingServer):
     own: tuple[Tensor, ...] = ()  # every g_i
 
 
