@@ -1,0 +1,139 @@
+"""The compose file brought up for real: mutual TLS, a killed client, a killed server, a stranger at the door."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thinwire.certificates import Authority
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parent.parent.parent
+ROUNDS = 1000
+
+
+def _compose() -> list[str]:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
+            return command
+    return []
+
+
+COMPOSE = _compose()
+
+
+def engine_is_up() -> bool:
+    return bool(COMPOSE) and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+
+class Project:
+    """One compose project of its own name, with everything it made removed at the end."""
+
+    def __init__(self) -> None:
+        self.name = f"thinwire{uuid.uuid4().hex[:8]}"
+        settings = {"ROUNDS": str(ROUNDS), "PORT": "0", "IDENTITIES": "5", "CLIENTS": "3", "THINWIRE_IMAGE": "thinwire"}
+        self.environment = {**os.environ, **settings, "COMPOSE_PROJECT_NAME": self.name}
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run(
+            [*COMPOSE, *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def containers(self, service: str) -> list[str]:
+        return self("ps", "-q", service).split()
+
+    def logs(self, service: str) -> str:
+        return self("logs", "--no-color", service)
+
+    def wait_for(self, service: str, pattern: str, seconds: float = 240) -> str:
+        """The logs of a service once they match."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, logs := self.logs(service)):
+            assert time.monotonic() < deadline, f"no {pattern!r} within {seconds:g} s:\n{logs[-4000:]}"
+            time.sleep(0.5)  # polling a foreign process
+        return logs
+
+    def kill(self, container: str) -> None:
+        """SIGKILL from outside, so that the engine takes it for a crash and not for an operator's stop."""
+        shown = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
+        os.kill(int(json.loads(shown)[0]["State"]["Pid"]), signal.SIGKILL)
+
+    def in_volume(self, volume: str, *words: str) -> str:
+        mount = f"{self.name}_{volume}:/there"
+        command = ["docker", "run", "--rm", "-v", mount, "--entrypoint", words[0], "thinwire", *words[1:]]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    if not engine_is_up():
+        pytest.skip("no Docker engine with Compose is running")
+    made = Project()
+    try:
+        made("build", "certs")
+        made("up", "-d", "--no-build")
+        yield made
+    finally:
+        made("down", "--volumes", "--timeout", "5", check=False)
+
+
+def test_the_file_parses_and_every_profile_with_it():
+    if not COMPOSE:
+        pytest.skip("no Compose is installed")
+    project = Project()
+    services = project("config", "--services").split()
+    assert {"certs", "server", "client"} <= set(services)
+    elsewhere = {**project.environment, "SERVER": "fleet.example.org:8500", "CERTS": "/tmp"}
+    done = subprocess.run([*COMPOSE, "-f", "docker/clients.yml", "config", "-q"], cwd=ROOT, env=elsewhere)
+    assert done.returncode == 0
+
+
+def test_three_clients_train_over_mutual_tls_through_every_crash(project):
+    project.wait_for("server", r"round 100/")
+    clients = project.containers("client")
+    assert len(clients) == 3
+    project.kill(clients[0])
+    project.wait_for("server", r"round 300/")
+    project.kill(project.containers("server")[0])
+    logs = project.wait_for("server", rf"round {ROUNDS}/{ROUNDS} .*(\n.*)*run directory")
+    assert logs.count("listening on") == 2, "the server was not restarted once"
+    assert "resumed" in logs
+    restarts = subprocess.run(
+        ["docker", "inspect", "--format", "{{.RestartCount}}", clients[0]], capture_output=True, text=True, check=True
+    )
+    assert int(restarts.stdout) >= 1
+    rows = [json.loads(line) for line in project.in_volume("runs", "cat", "/there/run/metrics.jsonl").splitlines()]
+    assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
+    assert rows[-1]["accuracy"] > 0.9
+    assert "model.safetensors" in project.in_volume("runs", "ls", "/there/run")
+    assert project.in_volume("client-state", "ls", "/there/identities").split() == ["client-1", "client-2", "client-3"]
+
+
+def test_a_stranger_with_a_certificate_of_another_authority_is_kept_out(project, tmp_path):
+    stranger = Authority(tmp_path)
+    stranger.create()
+    stranger.issue("client", "client-1")
+    theirs = project.in_volume("client-certs", "cat", "/there/ca.pem")  # it knows the server and is unknown itself
+    (tmp_path / "ca.pem").write_text(theirs)
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    project.environment["RUN"] = "another"
+    project("up", "-d", "--no-build", "--no-deps", "--force-recreate", "server")
+    project.wait_for("server", r"listening on")
+    network = f"{project.name}_default"
+    words = ["client", "--server=server:8500", "--ca=/theirs/ca.pem", "--identities=/theirs", "--state=/tmp/state"]
+    command = ["docker", "run", "--rm", "--network", network, "-v", f"{tmp_path}:/theirs:ro", "thinwire", *words]
+    done = subprocess.run([*command, "--set", "patience_seconds=3"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "no connection to server:8500" in done.stderr
+    assert "opened" not in project.in_volume("runs", "sh", "-c", "cat /there/another/events.jsonl || true")
