@@ -91,6 +91,15 @@ class Compressor(ABC):
         """
         return frozenset({self.name})
 
+    @property
+    def linear(self) -> bool:
+        """Whether, under one key, C(a) + C(b) is C(a + b) up to the rounding of the sums, for messages of all clients.
+
+        Then the values of messages may be added before they are decoded (on the way, under secure aggregation), and
+        the sum of n messages is as long as one. Its errors are common to all clients: they do not average out.
+        """
+        return False
+
     def support(self, layout: Layout, key: Key) -> NDArray[np.int64] | None:
         """The entries outside of which every client's message of the key's round is zero, distinct; None: no such set.
 

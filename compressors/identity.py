@@ -26,6 +26,11 @@ class Identity(Compressor):
         """Exactly 1."""
         return 1.0
 
+    @property
+    def linear(self) -> bool:
+        """Sums of vectors are vectors."""
+        return True
+
     def least_bits(self, encoded: Encoded, layout: Layout) -> float:
         """The bits of the dtype: nothing is coded."""
         return 8.0 * encoded.decoded.element_size() * layout.numel

@@ -127,7 +127,12 @@ def from_symbols(symbols: Bytes, exponent: int, dtype: str) -> Floats:
 
 def check_symbols(symbols: Bytes, exponent: int, dtype: str) -> None:
     """Raise WireError on an exponent that no vector of the dtype has, or on the symbol of minus zero."""
+    check_exponent(exponent, dtype)
+    require(not bool((symbols == NEGATIVE_ZERO).any()), "symbol of minus zero")
+
+
+def check_exponent(exponent: int, dtype: str) -> None:
+    """Raise WireError unless it is the exponent above the largest magnitude of some vector of the dtype."""
     most = BIAS[dtype] + 1
     least = 3 - BIAS[dtype] - BITS[dtype][2] - 1
     require(least <= exponent <= most, f"exponent {exponent}; {dtype} has {least} to {most}")
-    require(not bool((symbols == NEGATIVE_ZERO).any()), "symbol of minus zero")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
-from compressors.bounds import value_bits
 from compressors.powers import Floats
 from compressors.scope import (
     SCOPES,
@@ -21,9 +20,18 @@ from compressors.scope import (
     least_share,
     parts,
     put,
+    runs_of,
     with_dense,
 )
-from compressors.values import Values, alpha_of, check_format, decode_values, encode_values, omega_of
+from compressors.values import (
+    Values,
+    alpha_of,
+    check_format,
+    decode_values,
+    encode_values,
+    least_value_bits,
+    omega_of,
+)
 from thinwire.layout import Layout
 from thinwire.random import Key, choose
 
@@ -34,9 +42,10 @@ PARAMETERS = struct.Struct("<dBB")  # fraction; index in SCOPES; 1 if all client
 class RandK(Compressor):
     """Keep k of d entries at random. Unbiased: d/k times the entries, omega = (d/k)(1 + w) - 1, exact for w = 0.
 
-    w is the omega of the values' random rounding: 0 for "fp32", 2^-16 for "bf16", 1/8 for "natural". With ``biased``
-    the entries travel as they are, rounded to the nearest: contractive with alpha = k/d times the values' alpha, and no
-    longer unbiased. k and d are those of the worst tensor; under scope "tensor" tensors below 256 entries travel whole.
+    w is the omega of the values' random rounding: 0 for "fp32", 2^-16 for "bf16", 1/8 for "natural"; 0.0004, 0.11 and
+    5.2 for "8-bit", "4-bit" and "2-bit". With ``biased`` the entries travel as they are, rounded to the nearest:
+    contractive with alpha = k/d times the values' alpha, and no longer unbiased. k and d are those of the worst tensor;
+    under scope "tensor" tensors below 256 entries travel whole.
 
     With ``shared`` all clients keep the same entries: their mean stays k-sparse, but its error no longer falls with
     their number. An entry whose d/k-fold overflows is clamped to the largest finite number.
@@ -62,7 +71,7 @@ class RandK(Compressor):
         return (
             cls(0.1),
             cls(0.25, "fp32", "global", shared=True),
-            cls(0.5, "natural"),
+            cls(0.5, "4-bit"),
             cls(0.25, "fp32", biased=True),
             cls(0.1, "natural", "global", biased=True),
         )
@@ -84,8 +93,14 @@ class RandK(Compressor):
 
     def least_bits(self, encoded: Encoded, layout: Layout) -> float:
         """The entropy of the values; their places are in the key."""
-        kept = encoded.decoded[encoded.decoded != 0].cpu()
-        return value_bits(kept.numpy())
+        runs = runs_of(parts(layout, self.fraction, self.scope), layout, self.scope)
+        description, dtype = encoded.payload.parameters[PARAMETERS.size :], encoded.payload.dtype
+        return least_value_bits(description, encoded.payload.streams[0], sum(runs), dtype, runs)
+
+    @property
+    def linear(self) -> bool:
+        """With one mask for all clients and unrounded values."""
+        return self.shared and self.values == "fp32"
 
     def support(self, layout: Layout, key: Key) -> Indices | None:
         """The shared mask and the dense tensors."""
@@ -102,7 +117,8 @@ class RandK(Compressor):
         kept = x[torch.from_numpy(positions).to(x.device)].cpu().numpy()
         if not self.biased:
             _magnify(kept, pieces)
-        description, stream, values = encode_values(kept, self.values, None if self.biased else key.at("rounding"))
+        rounding, runs = None if self.biased else key.at("rounding"), runs_of(pieces, layout, self.scope)
+        description, stream, values = encode_values(kept, self.values, rounding, runs)
         parameters = PARAMETERS.pack(self.fraction, SCOPES.index(self.scope), self.shared) + description
         payload = Payload(self.name, DTYPE_NAMES[x.dtype], parameters, (stream,))
         return Encoded(payload, put(positions, values, layout.numel, x.device))
@@ -119,7 +135,8 @@ class RandK(Compressor):
         pieces = parts(layout, fraction, scope)
         positions = with_dense(_mask(pieces, key, bool(shared)), layout, scope)
         description = payload.parameters[PARAMETERS.size :]
-        values = decode_values(description, payload.streams[0], len(positions), payload.dtype)
+        runs = runs_of(pieces, layout, scope)
+        values = decode_values(description, payload.streams[0], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
 
 

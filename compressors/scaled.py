@@ -62,7 +62,13 @@ class Scaled(Compressor):
     def least_bits(self, encoded: Encoded, layout: Layout) -> float | None:
         """As for the inner compressor."""
         factor = torch.tensor(self._factor(layout), dtype=encoded.decoded.dtype)
-        return self.inner.least_bits(replace(encoded, decoded=encoded.decoded / factor), layout)
+        inner = replace(encoded, payload=_content(encoded.payload), decoded=encoded.decoded / factor)
+        return self.inner.least_bits(inner, layout)
+
+    @property
+    def linear(self) -> bool:
+        """As the inner compressor."""
+        return self.inner.linear
 
     def support(self, layout: Layout, key: Key) -> NDArray[np.int64] | None:
         """As for the inner compressor."""
@@ -85,8 +91,13 @@ class Scaled(Compressor):
         (factor,) = FACTOR.unpack_from(payload.parameters)
         require(math.isfinite(factor) and 0 < factor <= 1, f"factor {factor}; allowed: above 0 and at most 1")
         assert inner is not None
-        content = replace(payload, codec=name, parameters=payload.parameters[FACTOR.size :])
-        return _multiply(inner.decode(content, layout, key, device), factor)
+        return _multiply(inner.decode(_content(payload), layout, key, device), factor)
+
+
+def _content(payload: Payload) -> Payload:
+    """The payload of the inner compressor."""
+    name = payload.codec.partition(".")[2]
+    return replace(payload, codec=name, parameters=payload.parameters[FACTOR.size :])
 
 
 def _multiply(vector: Tensor, factor: float) -> Tensor:

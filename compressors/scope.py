@@ -35,25 +35,30 @@ class Part:
         return self.keep / (self.stop - self.start)
 
 
-def check_options(fraction: float, scope: str) -> None:
-    """Raise ValueError unless fraction is in (0, 1] and scope is one of SCOPES."""
+def check_options(fraction: float, scope: str, scopes: tuple[str, ...] = SCOPES) -> None:
+    """Raise ValueError unless fraction is in (0, 1] and scope is one of the scopes."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction = {fraction}; allowed: above 0 and at most 1")
-    if scope not in SCOPES:
-        raise ValueError(f"scope = {scope!r}; allowed: {', '.join(SCOPES)}")
+    if scope not in scopes:
+        raise ValueError(f"scope = {scope!r}; allowed: {', '.join(scopes)}")
 
 
-def parts(layout: Layout, fraction: float, scope: Scope) -> list[Part]:
-    """The stretches that are thinned, ascending; each keeps max(1, round(fraction * length)) entries."""
+def share_of(length: int, fraction: float) -> int:
+    """How many entries of a stretch are kept."""
+    return max(1, round(fraction * length))
+
+
+def parts(layout: Layout, fraction: float, scope: str) -> list[Part]:
+    """The stretches that are thinned, ascending: the whole vector if global, or else every tensor that is not dense."""
     if scope == "global":
         spans = [(0, layout.numel, -1)] if layout.numel else []
     else:
         sizes = enumerate(zip(layout.entries, layout.offsets, strict=False))
         spans = [(start, start + entry.numel, i) for i, (entry, start) in sizes if entry.numel >= SMALL]
-    return [Part(a, b, max(1, round(fraction * (b - a))), tensor) for a, b, tensor in spans]
+    return [Part(a, b, share_of(b - a, fraction), tensor) for a, b, tensor in spans]
 
 
-def dense_spans(layout: Layout, scope: Scope) -> list[tuple[int, int]]:
+def dense_spans(layout: Layout, scope: str) -> list[tuple[int, int]]:
     """Start and stop of the tensors that are sent whole."""
     if scope == "global":
         return []
@@ -61,17 +66,30 @@ def dense_spans(layout: Layout, scope: Scope) -> list[tuple[int, int]]:
     return [(start, start + entry.numel) for entry, start in pairs if 0 < entry.numel < SMALL]
 
 
-def least_share(layout: Layout, fraction: float, scope: Scope) -> float:
+def least_share(layout: Layout, fraction: float, scope: str) -> float:
     """The smallest keep / length of any part, 1 where everything is dense; the contract's worst case."""
     return min((part.share for part in parts(layout, fraction, scope)), default=1.0)
 
 
-def with_dense(indices: Indices, layout: Layout, scope: Scope) -> Indices:
+def with_dense(indices: Indices, layout: Layout, scope: str) -> Indices:
     """The kept indices, then the positions of the dense tensors: the order in which values travel."""
     return np.concatenate([indices, *(np.arange(a, b) for a, b in dense_spans(layout, scope))]).astype(np.int64)
 
 
-def check_sparse(indices: Indices, layout: Layout, scope: Scope) -> None:
+def runs_of(pieces: list[Part], layout: Layout, scope: str) -> list[int]:
+    """How many of the values of ``with_dense`` belong to each tensor; all to one if global."""
+    return [part.keep for part in pieces] + [stop - start for start, stop in dense_spans(layout, scope)]
+
+
+def runs_in(indices: Indices, layout: Layout, scope: str) -> list[int]:
+    """``runs_of`` where only the kept indices (ascending) are known."""
+    if scope == "global":
+        return [len(indices)]
+    counts: list[int] = np.diff(np.searchsorted(indices, layout.offsets)).tolist()
+    return counts + [stop - start for start, stop in dense_spans(layout, scope)]
+
+
+def check_sparse(indices: Indices, layout: Layout, scope: str) -> None:
     """Raise WireError if an index (ascending) lies in a tensor that is dense anyway."""
     edges = np.asarray(dense_spans(layout, scope), dtype=np.int64).reshape(-1, 2)
     first = np.searchsorted(indices, edges)

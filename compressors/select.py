@@ -1,4 +1,4 @@
-"""Exact selection of the k entries of largest magnitude, ties to the lowest index."""
+"""Exact selection of the k entries of largest magnitude, of a vector or of its rows, ties to the lowest index."""
 
 import math
 
@@ -52,6 +52,36 @@ def _largest_of(magnitudes: Floats, keep: int) -> Indices:
     ties = np.flatnonzero(magnitudes == threshold)
     kept[ties[: keep - int(np.count_nonzero(kept))]] = True
     return np.flatnonzero(kept)
+
+
+def largest_in_rows(x: Floats, width: int, keep: int) -> Indices:
+    """Ascending indices of the ``keep`` largest magnitudes of each row of a CPU vector of rows ``width`` long."""
+    rows = x.reshape(-1, width)
+
+    def work(start: int, stop: int) -> Indices:
+        magnitudes = np.abs(rows[start:stop])
+        if keep == 1:
+            return np.asarray(np.arange(start, stop) * width + magnitudes.argmax(1))
+        threshold = np.partition(magnitudes, width - keep, axis=1)[:, width - keep, None]
+        kept = magnitudes >= threshold
+        crowded = np.flatnonzero(np.count_nonzero(kept, axis=1) > keep)
+        if len(crowded):  # ties at the threshold: as many of them as there is room for, from the left
+            above = magnitudes[crowded] > threshold[crowded]
+            ties = kept[crowded] & ~above
+            kept[crowded] = above | (ties & (np.cumsum(ties, axis=1) <= keep - above.sum(1, keepdims=True)))
+        return np.flatnonzero(kept) + start * width
+
+    return np.concatenate([np.zeros(0, np.int64), *each_block(len(rows), max(1, BLOCK // width), work)])
+
+
+def largest_in_rows_on(x: Tensor, width: int, keep: int) -> Tensor:
+    """The indices of ``largest_in_rows`` (int64, ascending), computed on the vector's device."""
+    magnitudes = x.abs().reshape(-1, width)
+    threshold = torch.topk(magnitudes, keep, dim=1).values[:, -1:]
+    above, ties = magnitudes > threshold, magnitudes == threshold
+    room = keep - above.sum(1, keepdim=True)
+    kept = above | (ties & (torch.cumsum(ties, 1) <= room))
+    return kept.reshape(-1).nonzero()[:, 0]
 
 
 def largest_on(x: Tensor, keep: int) -> Tensor:
