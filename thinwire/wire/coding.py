@@ -25,13 +25,14 @@ WIDEST = 10  # coder 3 + w packs symbols below 2^w into w bits each, w = 1..7
 SEAL = 0x54574952  # under the ANS words, where a decoder of the right symbols finds it again
 
 
-def pack_symbols(rows: Sequence[Bytes]) -> bytes:
+def pack_symbols(rows: Sequence[Bytes], slack: float = 0.02) -> bytes:
     """Rows of byte symbols, all equally long, as one stream; each block of a row takes the coder that fits it.
 
+    ``slack``: the share of a block that may be lost to zstandard, which is several times faster than ANS.
     The stream: the coder of every block (one byte each), the lengths of those in ZSTD and ANS (uint32), the blocks.
     """
     pieces = [row[start : start + BLOCK] for row in rows for start in range(0, len(row), BLOCK)]
-    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index]), fewest=8)
+    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index], slack), fewest=8)
     lengths = [len(data) for coder, data in blocks if coder in (ZSTD, ANS)]
     table = bytes(coder for coder, _ in blocks) + struct.pack(f"<{len(lengths)}I", *lengths)
     return table + b"".join(data for _, data in blocks)
@@ -73,8 +74,8 @@ def entropy(symbols: Bytes, most: int = 1 << 16) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _pack_block(symbols: Bytes) -> tuple[int, bytes]:
-    """As they are or packed when small or flat; zstandard, which is fast, unless ANS saves more than 2 per cent."""
+def _pack_block(symbols: Bytes, slack: float) -> tuple[int, bytes]:
+    """As they are or packed when small or flat; zstandard, which is fast, unless ANS saves more than the slack."""
     if len(symbols) > 1 and bool((symbols == symbols[0]).all()):
         return CONSTANT, symbols[:1].tobytes()
     width = max(1, int(symbols.max()).bit_length())
@@ -83,9 +84,9 @@ def _pack_block(symbols: Bytes) -> tuple[int, bytes]:
     if bits > 0.9875 * width or bits * len(symbols) / 8 + 8 > plain:
         return _pack_plain(symbols, width)
     coder, data = ZSTD, _compressor().compress(np.ascontiguousarray(symbols).data)
-    if bits * len(symbols) / 8 + 16 < 0.98 * len(data):
+    if bits * len(symbols) / 8 + 16 < (1 - slack) * len(data):
         packed = _pack_ans(symbols)
-        coder, data = (ANS, packed) if len(packed) < 0.98 * len(data) else (coder, data)
+        coder, data = (ANS, packed) if len(packed) < (1 - slack) * len(data) else (coder, data)
     return (coder, data) if len(data) < plain else _pack_plain(symbols, width)
 
 
@@ -93,9 +94,17 @@ def _pack_plain(symbols: Bytes, width: int) -> tuple[int, bytes]:
     """Symbols below 2^width in that many bits each, most significant bit first; in bytes where that saves nothing."""
     if width == 8 or len(symbols) == 1:
         return RAW, symbols.tobytes()
-    shifts = np.arange(width, dtype=np.uint8)[::-1]
-    bits = symbols if width == 1 else (symbols[:, None] >> shifts) & np.uint8(1)
-    return ANS + width, np.packbits(bits).tobytes()
+    padded = np.zeros(-(-len(symbols) // 8) * 8, np.uint8)
+    padded[: len(symbols)] = symbols
+    words: NDArray[np.uint64] = padded.view(">u8").astype(np.uint64)
+    for size, fields in _PAIRS:  # eight fields of 8 bits become one of 8 times the width, two by two
+        high = np.uint64(((1 << size) - 1) * fields << size)
+        words = ((words & high) >> np.uint64(size - width * size // 8)) | (words & ~high)
+    packed = words.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
+    return ANS + width, packed.tobytes()[: -(-len(symbols) * width // 8)]
+
+
+_PAIRS = ((8, 0x0001000100010001), (16, 0x0000000100000001), (32, 1))  # size of a field, bit 0 of every second one
 
 
 def _unpack_block(coder: int, data: bytes, out: Bytes) -> None:
@@ -114,12 +123,17 @@ def _unpack_block(coder: int, data: bytes, out: Bytes) -> None:
 
 def _unpack_plain(data: bytes, width: int, out: Bytes) -> None:
     """Symbols of ``width`` bits, and zeros up to the last whole byte."""
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    _require(not bits[len(out) * width :].any(), "padding that is not zero behind packed symbols")
-    columns = bits[: len(out) * width].reshape(len(out), width).T
-    out[:] = columns[0]
-    for column in columns[1:]:
-        np.bitwise_or(out << np.uint8(1), column, out=out)
+    groups = -(-len(out) // 8)
+    packed = np.zeros((groups, 8), np.uint8)
+    packed[:, 8 - width :] = np.frombuffer(data.ljust(groups * width, b"\0"), np.uint8).reshape(-1, width)
+    words: NDArray[np.uint64] = packed.view(">u8")[:, 0].astype(np.uint64)
+    for size, fields in reversed(_PAIRS):
+        bits = width * size // 8
+        high, low = np.uint64(((1 << size) - 1) * fields << size), np.uint64(((1 << bits) - 1) * fields)
+        words = ((words << np.uint64(size - bits)) & high) | (words & low)
+    symbols: Bytes = words.astype(">u8").view(np.uint8)
+    _require(not symbols[len(out) :].any(), "padding that is not zero behind packed symbols")
+    out[:] = symbols[: len(out)]
 
 
 def _compressor() -> zstandard.ZstdCompressor:
