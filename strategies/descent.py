@@ -25,6 +25,13 @@ def direction_at(work: Work, oracle: Oracle, x: Tensor, round: Round) -> Tensor:
     return oracle.sample(x, key) if work == "minibatch" else oracle.full(x)
 
 
+def narrowed(theory: Theory, work: Work) -> Theory:
+    """What is left of a theory for full gradients: minibatches and local steps leave a neighbourhood."""
+    if work == "full" or theory.promise is Promise.NOTHING:
+        return theory
+    return replace(theory, promise=Promise.NEIGHBOURHOOD, floor=None, proven=False)
+
+
 @dataclass(frozen=True)
 class DescentServer:
     """The server's own state; the replica is what the clients know of x."""
@@ -100,6 +107,11 @@ class Descent(Method):
         return self.estimator.optional
 
     @property
+    def exclusive(self) -> frozenset[str]:
+        """The estimator's exclusive payloads."""
+        return self.estimator.exclusive
+
+    @property
     def downlink(self) -> Mapping[str, Compressor]:
         """The channel's payload."""
         return self.channel.downlink
@@ -123,9 +135,7 @@ class Descent(Method):
     def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
         """The estimator's, narrowed by the channel; minibatches and local steps leave a neighbourhood."""
         theory = self.channel.narrow(self.estimator.theory(constants, federation, participation), constants, federation)
-        if self.work == "full" or theory.promise is Promise.NOTHING:
-            return theory
-        return replace(theory, promise=Promise.NEIGHBOURHOOD, floor=None, proven=False)
+        return narrowed(theory, self.work)
 
     def at(self, rate: float) -> "Descent":
         """With plain SGD of that rate on the server, and the prox that was there."""

@@ -14,7 +14,7 @@ neighbourhood of size proportional to eta and omega.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -22,7 +22,10 @@ from torch import Tensor
 from compressors import Compressor
 from compressors.identity import Identity
 from strategies.base import Federation, Packet, Round
+from strategies.dcgd import descent_theory
 from strategies.estimator import UPDATE, Estimator, gather, names_of
+from strategies.theory import Constants, Promise, Theory
+from strategies.unbiased import joint_omega
 from thinwire.errors import ConfigError
 
 
@@ -66,3 +69,11 @@ class FedAvg(Estimator):
                 f"fedavg diverges or stalls with the biased compressor {self.compressor.name!r}: choose method ef21 or "
                 f"ef14, or an unbiased compressor ({names_of(lambda form: form.omega(layout) is not None)})"
             )
+
+    def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
+        """Gradient descent's 1/L without compressor; DCGD's with one, or with a sample; nothing with a biased one."""
+        if self.compressor.omega(federation.layout) is None:
+            return Theory(Promise.NOTHING, 1 / constants.L)
+        theory = descent_theory(joint_omega(self.compressor, federation, participation), constants)
+        equal = len(set(federation.weights)) <= 1
+        return theory if equal or participation == 1 else replace(theory, floor=None, proven=False)  # a ratio of sums
