@@ -167,11 +167,17 @@ def compressors(json_: Json = False) -> None:
 
 
 @app.command()
-def methods(json_: Json = False) -> None:
-    """List the methods."""
-    from thinwire.cli.listing import list_methods
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Explain this one: rule, options, what fits it.")] = None,
+    json_: Json = False,
+) -> None:
+    """List the methods, or explain one."""
+    from thinwire.cli.listing import explain_method, list_methods
 
-    list_methods(as_json=json_)
+    if name is None:
+        list_methods(as_json=json_)
+    else:
+        explain_method(name, as_json=json_)
 
 
 @app.command()

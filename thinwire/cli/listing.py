@@ -10,6 +10,8 @@ from rich.table import Table
 import compressors
 from compressors.base import Compressor
 from strategies.registry import registry as methods
+from thinwire.cli.explaining import print_page
+from thinwire.cli.method_facts import Facts
 from thinwire.layout import Layout
 
 PROBE = Layout.flat(10_000)
@@ -37,7 +39,16 @@ def list_methods(*, as_json: bool) -> None:
     rows = [
         {"name": name, "options": _options(kind), "summary": _summary(kind)} for name, kind in sorted(methods().items())
     ]
-    _print(rows, as_json, "Methods")
+    _print(rows, as_json, "Methods; thinwire methods NAME explains one")
+
+
+def explain_method(name: str, *, as_json: bool) -> None:
+    """The paper's rule, what fits the method and what it promises, and its options. Raises ConfigError."""
+    facts = Facts(name)
+    if as_json:
+        print(json.dumps(facts.as_json()))
+        return
+    print_page(facts.kind, facts.lines(), facts.options)
 
 
 def _options(kind: type) -> dict[str, Any]:
