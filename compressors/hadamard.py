@@ -106,12 +106,15 @@ def rotate(x: Tensor, runs: Sequence[Run], key: Key) -> Tensor:
     out = torch.empty(rotated_size(runs), dtype=x.dtype, device=x.device)
     words, source, target = sign_words(runs, key), native(x.detach()), native(out)
 
-    def work(run: Run) -> None:
+    pieces = pieces_of(runs, accelerator(x.device))
+
+    def work(index: int) -> None:
+        run = pieces[index]
         blocks = Blocks(run, words, x.dtype, accelerator(x.device))
         found = blocks.forward(blocks.load(source[run.start : run.stop]))
         target[run.place : run.place + run.size] = found * blocks.norm
 
-    each_run(runs, accelerator(x.device), work)
+    each_piece(pieces, accelerator(x.device), work)
     return out
 
 
@@ -120,12 +123,15 @@ def rotate_back(z: Tensor, runs: Sequence[Run], key: Key, numel: int) -> Tensor:
     out = torch.zeros(numel, dtype=z.dtype, device=z.device)
     words, source, target = sign_words(runs, key), native(z.detach()), native(out)
 
-    def work(run: Run) -> None:
+    pieces = pieces_of(runs, accelerator(z.device))
+
+    def work(index: int) -> None:
+        run = pieces[index]
         blocks = Blocks(run, words, z.dtype, accelerator(z.device))
         found = blocks.backward(blocks.load(source[run.place : run.place + run.size]))
         target[run.start : run.stop] = (found * blocks.norm)[: run.stop - run.start]
 
-    each_run(runs, accelerator(z.device), work)
+    each_piece(pieces, accelerator(z.device), work)
     return out
 
 
@@ -139,12 +145,16 @@ def native(values: Tensor) -> Any:
     return values.numpy() if accelerator(values.device) is None else values
 
 
-def each_run(runs: Sequence[Run], device: torch.device | None, work: Callable[[Run], None]) -> None:
-    """``work(run)``: for every block on the threads of the run on the CPU, for whole runs on an accelerator."""
-    pieces = list(runs)
-    if device is None:
-        pieces = [run.of_block(index) if run.count > 1 else run for run in runs for index in range(run.count)]
-    each_block(len(pieces), 1, lambda index, _: work(pieces[index]), fewest=8 if device is None else len(pieces) + 1)
+def pieces_of(runs: Sequence[Run], device: torch.device | None) -> list[Run]:
+    """What is worked on at once: single blocks, which fit the cache, on the CPU; whole runs on an accelerator."""
+    if device is not None:
+        return list(runs)
+    return [run.of_block(index) if run.count > 1 else run for run in runs for index in range(run.count)]
+
+
+def each_piece(pieces: Sequence[Run], device: torch.device | None, work: Callable[[int], None]) -> None:
+    """``work(index)`` for every piece, on the CPU on the threads of the run."""
+    each_block(len(pieces), 1, lambda index, _: work(index), fewest=8 if device is None else len(pieces) + 1)
 
 
 def sign_words(runs: Sequence[Run], key: Key) -> NDArray[np.uint32]:
