@@ -51,6 +51,11 @@ def test_the_streams_are_the_golden_ones():
     assert drawn() == GOLDEN
 
 
+def test_a_stream_can_be_read_from_the_middle():
+    assert np.array_equal(KEY.words(23, start=8), KEY.words(31)[8:])
+    assert np.array_equal(KEY.words(3, start=4 << 40)[:2], KEY.words(2, start=4 << 40))
+
+
 def test_every_coordinate_of_a_key_changes_the_stream():
     keys = [
         KEY,

@@ -63,9 +63,10 @@ class Key:
         text = f"{self.direction}\0{self.purpose}".encode()
         return hashlib.blake2b(body + text, digest_size=16, person=b"thinwire-key-v1").digest()
 
-    def words(self, count: int) -> NDArray[np.uint64]:
-        """The first ``count`` raw 64-bit words of the stream."""
-        philox = np.random.Philox(key=np.frombuffer(self.digest(), dtype="<u8").astype(np.uint64))
+    def words(self, count: int, start: int = 0) -> NDArray[np.uint64]:
+        """``count`` raw 64-bit words of the stream from the word ``start`` on, a multiple of four."""
+        assert start % 4 == 0, f"word {start} is within a block of four"
+        philox = np.random.Philox(key=np.frombuffer(self.digest(), dtype="<u8").astype(np.uint64), counter=start // 4)
         return np.asarray(philox.random_raw(count), dtype=np.uint64)
 
     def integer(self, bits: int = 63) -> int:
