@@ -77,11 +77,13 @@ class Compressor(ABC):
     def independent(self) -> bool:
         """Whether clients err independently, so that the error of their mean falls with their number, as omega/n.
 
-        Not with an option ``shared`` (one mask for all clients), be it of this compressor or of one inside it.
+        Not with an option ``shared`` (one mask for all clients), and not if messages add up; as little if that is so of
+        a compressor inside.
         """
         options = {field.name: getattr(self, field.name) for field in fields(self)}
         inside = [value for value in options.values() if isinstance(value, Compressor)]
-        return options.get("shared") is not True and all(compressor.independent for compressor in inside)
+        alike = self.linear or options.get("shared") is True
+        return not alike and all(compressor.independent for compressor in inside)
 
     @property
     def codecs(self) -> frozenset[str]:

@@ -27,6 +27,11 @@ class Identity(Compressor):
         return 1.0
 
     @property
+    def independent(self) -> bool:
+        """It makes no error."""
+        return True
+
+    @property
     def linear(self) -> bool:
         """Sums of vectors are vectors."""
         return True
