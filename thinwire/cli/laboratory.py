@@ -80,3 +80,29 @@ def run(
     console.print(f"tables and figures: {report.folder}", highlight=False, soft_wrap=True)
     if not report.pictures:
         console.print("no figures were drawn, for matplotlib is not installed: pip install 'thinwire[simulation]'")
+
+
+@app.command("constants")
+def constants(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with a run's configuration.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients in the roster.")] = None,
+    task: Annotated[str | None, typer.Option(help="digits, idx, or your own as package.module:Class.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method whose step is wanted.")] = None,
+    uplink: Annotated[str | None, typer.Option(help="Its compressor.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any configuration key. Repeatable.")] = None,
+    json_: Json = False,
+) -> None:
+    """Estimate a task's constants (L, L_i, mu) from its gradients, and the step that theory makes of them."""
+    from thinwire.cli.options import run_options
+    from thinwire.lab.constants import estimate_constants
+    from thinwire.run_config import RunConfig
+
+    names = {"method": method, "uplink": uplink, "task": task}
+    options = run_options(config, {"clients": clients, "seed": seed}, names, set_ or [])
+    plain = {key: value for key, value in options.items() if key != "server"}
+    estimated = estimate_constants(RunConfig.of(plain))
+    if json_:
+        print(json.dumps(estimated.as_json()))
+        return
+    Console().print(estimated.table())

@@ -13,6 +13,7 @@ from strategies.estimator import Estimator
 from strategies.loop import Problem
 from strategies.registry import find_method
 from strategies.theory import Constants
+from strategies.theory import Theory as Promised
 
 IDENTITY: Mapping[str, Any] = {"name": "identity"}
 
@@ -66,6 +67,10 @@ class Fixed:
 Step = Theory | Tuned | Fixed
 
 
+Adapt = Callable[[Method, Measured, float | None], Method]
+"""A method made fit for a problem, at a step; None: before theory is asked for one."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One curve: a method with its compressors, and how it is to step. The label names it within its case."""
@@ -78,6 +83,17 @@ class Entry:
     work: Work = "full"  # for the methods that leave it open
     participation: float = 1.0
     refused: bool = False  # run although theory refuses it, to show why
+    adapt: Adapt | None = None  # what depends on the problem, and no configuration can say
+
+    def at(self, rate: float, problem: Measured) -> Method:
+        """The method for a problem with a step. Raises ConfigError."""
+        method = self.build().at(rate)
+        return method if self.adapt is None else self.adapt(method, problem, rate)
+
+    def theory(self, problem: Measured, seed: int) -> Promised:
+        """What its theory says of a problem. Raises ConfigError where it has none."""
+        method = self.build() if self.adapt is None else self.adapt(self.build(), problem, None)
+        return method.theory(problem.constants, federation_of(problem, seed), self.participation)
 
     def build(self) -> Method:
         """The method, with a step still to be set. Raises ConfigError."""

@@ -1,14 +1,14 @@
 """One job of the laboratory: an entry on the problem of one seed, its step found as the entry says."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from strategies.base import Method
 from strategies.loop import run
 from strategies.trace import Trace
 from strategies.tuning import tune
 from thinwire.errors import ConfigError
-from thinwire.lab.experiment import Case, Entry, Fixed, Measured, Settings, Theory, federation_of
+from thinwire.lab.experiment import Case, Entry, Fixed, Measured, Settings, Theory
 from thinwire.lab.registry import find
 from thinwire.lab.results import Result
 
@@ -56,15 +56,15 @@ class Bench:
         return Result.of(self.entry, (case, self.case), seed, step, self._theory(seed), trace)
 
     def _run(self, seed: int) -> tuple[float, Trace]:
-        method, step = self.method, self.entry.step
+        step = self.entry.step
         if isinstance(step, Theory):
-            rate = step.times * self._theory_step(seed)
+            rate = step.times * self.entry.theory(self.problem, seed).rate
         elif isinstance(step, Fixed):
             rate = step.rate / self.problem.constants.L if step.in_1_over_L else step.rate
         else:
             return self._search(step.start / self.problem.constants.L, seed)
         trace = run(
-            method.at(rate),
+            self._at(rate),
             self.problem,
             self.case.rounds,
             participation=self.entry.participation,
@@ -79,7 +79,7 @@ class Bench:
         """The same for every method: a coarse walk, and a fine one from where it ended."""
         for factor in (COARSE, FINE):
             found = tune(
-                self.method.at,
+                self._at,
                 self.problem,
                 start,
                 self.case.target,
@@ -94,20 +94,13 @@ class Bench:
             start = found.rate
         return found.rate, found.trace
 
-    @cached_property
-    def method(self) -> Method:
-        """As the entry says, with a step still to be set."""
-        return self.entry.build()
-
-    def _theory_step(self, seed: int) -> float:
-        federation = federation_of(self.problem, seed)
-        return self.method.theory(self.problem.constants, federation, self.entry.participation).rate
+    def _at(self, rate: float) -> Method:
+        return self.entry.at(rate, self.problem)
 
     def _theory(self, seed: int) -> tuple[float | None, str | None]:
         """Its step and its promise, where there are any."""
         try:
-            federation = federation_of(self.problem, seed)
-            theory = self.method.theory(self.problem.constants, federation, self.entry.participation)
+            theory = self.entry.theory(self.problem, seed)
         except ConfigError:
             return None, None
         return theory.rate, theory.promise.value

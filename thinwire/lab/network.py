@@ -24,22 +24,29 @@ class NetworkProblem:
     clients: int
     local: LocalOptions
     seed: int = 0
+    dtype: torch.dtype = torch.float32
+    trainable: tuple[str, ...] = ()  # name patterns; empty: all parameters
 
     @cached_property
     def layout(self) -> Layout:
         """Of the trained parameters."""
-        return trainable_layout(initial_model(self.task, self.seed))
+        return trainable_layout(initial_model(self.task, self.seed), self.trainable)
 
     @cached_property
     def x0(self) -> Tensor:
-        """The initial weights, float32."""
-        return self.layout.flatten(dict(initial_model(self.task, self.seed).named_parameters()))
+        """The initial weights."""
+        return self.layout.flatten(dict(initial_model(self.task, self.seed).named_parameters()), self.dtype)
 
     @cached_property
     def oracles(self) -> Sequence[Oracle]:
         """One for each client, over one model."""
-        shares = (self.task.train_examples(index, self.clients, self.seed) for index in range(self.clients))
-        return tuple(TorchOracle(self._model, share) for share in shares)
+        return tuple(TorchOracle(self._model, share) for share in self._shares)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """p_i, by the clients' numbers of examples."""
+        counts = [len(share) for share in self._shares]
+        return tuple(count / sum(counts) for count in counts)
 
     @property
     def constants(self) -> Constants:
@@ -53,9 +60,13 @@ class NetworkProblem:
         return 1.0 - self.task.evaluate(self._model.at(x), self._test, torch.device("cpu"))["accuracy"]
 
     @cached_property
+    def _shares(self) -> Sequence[Examples]:
+        return [self.task.train_examples(index, self.clients, self.seed) for index in range(self.clients)]
+
+    @cached_property
     def _model(self) -> TorchModel:
         module = initial_model(self.task, self.seed)
-        return TorchModel(self.task, module, self.layout, torch.float32, "cpu", self.local)
+        return TorchModel(self.task, module, self.layout, self.dtype, "cpu", self.local)
 
     @cached_property
     def _test(self) -> Examples:

@@ -1,37 +1,84 @@
-"""Ridge regression: shifted compression converges to the minimiser where compressed gradients alone stop short."""
+"""Ridge regression: shifted compression reaches the minimiser where compressed gradients alone stop short.
+
+Shulgin, Richtarik, "Shifted compression framework: generalizations and improvements", UAI 2022,
+https://arxiv.org/abs/2206.10452, section 5: gradient descent, DCGD, DCGD with the shifts of the solution (STAR), DIANA,
+Rand-DIANA, GDCI and VR-GDCI, with rand-k and with random dithering to powers of two.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strategies.problems import ridge
-from thinwire.lab.experiment import Case, Entry, Experiment, Figure, Settings, Theory, Tuned
+from thinwire.lab.experiment import Case, Entry, Experiment, Figure, Settings, Step, Theory, Tuned
 from thinwire.lab.precision import Single
+from thinwire.lab.shifted import optimal_shifts, paper_eta
+
+DITHERING: Mapping[str, Any] = {"name": "natural"}
+
+
+def problem(settings: Settings, seed: int) -> Single:
+    """The paper's: 100 x 80 over 10 clients; a small one when quick."""
+    return Single(ridge(seed, 5, 60, 40, 4.0) if settings.quick else ridge(seed))
 
 
 def cases(settings: Settings) -> Mapping[str, Case]:
-    """The paper's ridge: 10 clients, 100 x 80; a small one when quick."""
-    if settings.quick:
-        return {"ridge": Case(lambda seed: Single(ridge(seed, 5, 60, 40, 4.0)), 1e-6, 600)}
-    return {"ridge": Case(lambda seed: Single(ridge(seed)), 1e-10, 8000)}
+    """To a target, and for a number of rounds so that floors are seen."""
+    target, rounds = (1e-5, 400) if settings.quick else (1e-10, 12_000)
+    return {"ridge": Case(lambda seed: problem(settings, seed), target, rounds)}
 
 
-def rand_k(fraction: float, values: str = "fp32") -> Mapping[str, Any]:
-    """Rand-k over the whole vector."""
-    return {"name": "rand-k", "fraction": fraction, "values": values, "scope": "global"}
+def rand_k(fraction: float) -> Mapping[str, Any]:
+    """Rand-k over the whole vector, float32 values."""
+    return {"name": "rand-k", "fraction": fraction, "values": "fp32", "scope": "global"}
+
+
+def family(uplink: Mapping[str, Any], step: Step, words: str) -> tuple[Entry, ...]:
+    """Gradient descent, and every method of the paper with one compressor."""
+    return (
+        Entry(f"GD, {step}", {"name": "fedavg"}, step=step),
+        Entry(f"DCGD, {words}", {"name": "dcgd"}, uplink, step=step),
+        Entry(f"STAR, {words}", {"name": "dcgd"}, uplink, step=step, adapt=optimal_shifts),
+        Entry(f"DIANA, {words}", {"name": "diana"}, uplink, step=step),
+        Entry(f"Rand-DIANA, {words}", {"name": "rand-diana"}, uplink, step=step),
+        Entry(f"GDCI, {words}", {"name": "gdci"}, uplink, step=step, adapt=paper_eta),
+        Entry(f"VR-GDCI, {words}", {"name": "vr-gdci"}, uplink, step=step, adapt=paper_eta),
+    )
+
+
+def refreshes(uplink: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Rand-DIANA with several probabilities of a refresh."""
+    return (
+        Entry("DIANA, tuned, rand-k 10 %", {"name": "diana"}, uplink, step=Tuned()),
+        *(
+            Entry(f"Rand-DIANA, p = {p:g}", {"name": "rand-diana", "probability": p}, uplink, step=Tuned())
+            for p in (0.01, 0.03, 0.1, 0.3)
+        ),
+    )
 
 
 def figures(settings: Settings) -> Sequence[Figure]:
-    """One for each k."""
-    found = []
-    for fraction in (0.1, 0.5):
-        up = rand_k(fraction)
-        entries = (
-            Entry("GD", {"name": "fedavg"}, step=Tuned()),
-            Entry(f"EF21, rand-k {fraction:g}", {"name": "ef21"}, up, step=Tuned()),
-            Entry(f"EF21 theory, rand-k {fraction:g}", {"name": "ef21"}, up, step=Theory()),
-        )
-        found.append(Figure(f"rand-k-{fraction:g}", f"Ridge, rand-k {fraction:.0%}", "ridge", entries))
-    return found
+    """The compressors at the steps of theory; all tuned; the steps of DCGD; the refreshes of Rand-DIANA."""
+
+    def at_theory(uplink: Mapping[str, Any], words: str) -> Figure:
+        name, entries = words.removesuffix(" %").replace(" ", "-"), family(uplink, Theory(), words)
+        return Figure(name, f"Ridge, {words}, steps of theory", "ridge", entries)
+
+    natural = at_theory(DITHERING, "natural")
+    if settings.quick:
+        return [at_theory(rand_k(0.25), "rand-k 25 %"), natural]
+    tenth = rand_k(0.1)
+    halved = tuple(
+        Entry(f"DCGD, theory x {times:g}", {"name": "dcgd"}, tenth, step=Theory(times)) for times in (1, 0.5, 0.25)
+    )
+    return [
+        at_theory(tenth, "rand-k 10 %"),
+        at_theory(rand_k(0.5), "rand-k 50 %"),
+        at_theory(rand_k(0.9), "rand-k 90 %"),
+        natural,
+        Figure("tuned", "Ridge, rand-k 10 %, every step tuned", "ridge", family(tenth, Tuned(), "tuned, rand-k 10 %")),
+        Figure("steps", "Ridge: the floor of DCGD falls with its step", "ridge", halved),
+        Figure("refreshes", "Ridge: how often Rand-DIANA refreshes its shifts, tuned", "ridge", refreshes(tenth)),
+    ]
 
 
 EXPERIMENT = Experiment("ridge", (__doc__ or "").splitlines()[0], cases, figures)
