@@ -9,7 +9,8 @@ from strategies.base import Federation, Method
 from strategies.channels import EF21P, Channel, Dense, Direct
 from strategies.descent import Descent, Work
 from strategies.estimator import Estimator
-from strategies.optimisers import build_optimiser
+from strategies.optimisers import SGD, build_optimiser
+from strategies.prox import build_prox
 from strategies.registry import find_method, method_names
 from thinwire.config import build, join, nearest, section_of
 from thinwire.errors import ConfigError
@@ -73,7 +74,7 @@ def _descent(
 
 def _whole(
     kind: type[Method],
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     uplink: Mapping[str, Any],
     downlink: Mapping[str, Any],
     optimiser: Mapping[str, Any],
@@ -93,8 +94,10 @@ def _whole(
         _refuse_part(kind.name, "downlink", downlink, IDENTITY)
     if "optimiser" in fields:
         given["optimiser"] = build_optimiser(optimiser)
-    else:
+    elif optimiser and build_optimiser(optimiser) != SGD():  # what every run has by default
         _refuse_part(kind.name, "optimiser", optimiser, SGD_NAME)
+    if "prox" in fields:
+        given["prox"] = build_prox(options.pop("prox", None), "method.prox")
     if "work" in fields:
         given["work"] = work
     elif work != STEPS:

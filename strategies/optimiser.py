@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.prox import Prox
 from thinwire.layout import Layout
 
 BLOCK = 1 << 18  # entries stepped at a time: a float64 copy of a whole model would cost the server its memory
@@ -38,14 +39,16 @@ class SGD(Optimiser):
     """``x <- prox(x - rate G, rate)``; with rate 1 and updates as directions, plain federated averaging."""
 
     rate: float = 1.0
-    prox: Callable[[Tensor, float], Tensor] | None = None  # (point, rate): projection, soft threshold
+    prox: Prox | Callable[[Tensor, float], Tensor] | None = None  # (point, rate): projection, soft threshold
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
             raise ValueError(f"rate = {self.rate} must be positive and finite")
 
     def begin(self, layout: Layout) -> None:
-        """No memory."""
+        """No memory; the prox must know the model's tensors."""
+        if isinstance(self.prox, Prox):
+            self.prox.check(layout)
 
     def step(self, x: Tensor, direction: Tensor, memory: None, layout: Layout) -> tuple[Tensor, None]:
         """One step; the product is taken in the direction's precision."""
@@ -53,4 +56,6 @@ class SGD(Optimiser):
         for start in range(0, len(x), BLOCK):
             part = slice(start, start + BLOCK)
             moved[part] = x[part] - (self.rate * direction[part]).to(x)
+        if isinstance(self.prox, Prox):
+            return self.prox(moved, self.rate, layout), None
         return (moved if self.prox is None else self.prox(moved, self.rate)), None

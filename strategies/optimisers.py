@@ -8,6 +8,7 @@ import torch
 
 from strategies.adaptive import RULES, Adaptive
 from strategies.optimiser import SGD, Optimiser
+from strategies.prox import build_prox
 from strategies.torch_optimiser import TorchMemory, TorchOptimiser, torch_optimisers
 from thinwire.config import build, nearest
 from thinwire.errors import ConfigError
@@ -20,11 +21,14 @@ def build_optimiser(options: Mapping[str, Any], where: str = "optimiser") -> Opt
     """The optimiser of ``{"name": ..., "rate": ..., ...}``; ``sgd`` of rate 1 without options.
 
     The names are those of ``torch.optim`` and the rules of ``strategies.adaptive``. ``rate`` is torch's ``lr``; every
-    other key is passed on as it is.
+    other key is passed on as it is. Plain ``sgd`` also takes a ``prox``, as ``strategies.prox.build_prox`` reads it.
     Raises ConfigError on an unknown name or key, naming the nearest known one, and on a bad value.
     """
     values = {key.replace("-", "_"): value for key, value in options.items()}
     name = str(values.pop("name", "sgd")).lower()
+    prox = build_prox(values.pop("prox", None), f"{where}.prox")
+    if prox is not None and not (name == "sgd" and set(values) <= {"rate", "lr"}):
+        raise ConfigError(f"{where}.prox needs plain sgd, a name and a rate and nothing else")
     if "lr" in values and "rate" in values:
         raise ConfigError(f"{where}.lr and {where}.rate are the same; give one of them")
     if "lr" in values:
@@ -42,7 +46,7 @@ def build_optimiser(options: Mapping[str, Any], where: str = "optimiser") -> Opt
         values.setdefault("rate", 1.0)
     try:
         if name == "sgd" and set(values) == {"rate"}:
-            return SGD(float(values["rate"]))
+            return SGD(float(values["rate"]), prox)
         return _tried(TorchOptimiser(kind, tuple(sorted(torch_options(values).items()))))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where} {name!r}: {error}") from None
