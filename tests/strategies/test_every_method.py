@@ -115,7 +115,10 @@ def test_a_memoryless_downlink_gives_the_replica_whatever_was_held(label):
     nodes.play(1)
     last = nodes.play(2)
     packet = unpack(last.downlink, Payload, kit.LIMIT_BYTES)
-    jumped = method.apply(initial, packet, Round(2, FEDERATION))
+    try:
+        jumped = method.apply(initial, packet, Round(2, FEDERATION))
+    except WireError:  # what was held is in another phase, and knows it
+        jumped = initial
     assert state.same(jumped, nodes.replicas[0]) == method.memoryless_downlink
 
 
