@@ -37,11 +37,11 @@ class Channel(ABC):
         """What compresses the downlink's payload."""
 
     @abstractmethod
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
-        """On the server: the downlink that brings x nearer to the clients."""
+    def send(self, x: Tensor, replica: Tensor, round: Round, name: str = MODEL) -> Packet:
+        """On the server: the downlink that brings x nearer to the clients, as the payload of that name."""
 
     @abstractmethod
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
+    def apply(self, replica: Tensor, downlink: Packet, round: Round, name: str = MODEL) -> Tensor:
         """On every node: the next replica. Portable arithmetic only."""
 
     def check(self, layout: Layout) -> None:
@@ -57,14 +57,14 @@ class Channel(ABC):
         """The payload names of the broadcast and the compressor of each."""
         return {MODEL: self.operator}
 
-    def encode(self, vector: Tensor, round: Round) -> Packet:
+    def encode(self, vector: Tensor, round: Round, name: str) -> Packet:
         """The vector as this channel's packet."""
-        key = round.key(MODEL, "down", SHARED)
-        return {MODEL: self.operator.encode(vector, round.federation.layout, key).payload}
+        key = round.key(name, "down", SHARED)
+        return {name: self.operator.encode(vector, round.federation.layout, key).payload}
 
-    def decode(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
+    def decode(self, replica: Tensor, downlink: Packet, round: Round, name: str) -> Tensor:
         """The vector of a packet, beside the replica."""
-        return round.decode(downlink, MODEL, self.operator, round.key(MODEL, "down", SHARED), replica.device)
+        return round.decode(downlink, name, self.operator, round.key(name, "down", SHARED), replica.device)
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Dense(Channel):
         """Nothing is dropped."""
         return Identity()
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
+    def send(self, x: Tensor, replica: Tensor, round: Round, name: str = MODEL) -> Packet:
         """Send x."""
-        return self.encode(x, round)
+        return self.encode(x, round, name)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
+    def apply(self, replica: Tensor, downlink: Packet, round: Round, name: str = MODEL) -> Tensor:
         """w <- x."""
-        return self.decode(replica, downlink, round)
+        return self.decode(replica, downlink, round, name)
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ class EF21P(Channel):
         """C."""
         return self.contraction
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
+    def send(self, x: Tensor, replica: Tensor, round: Round, name: str = MODEL) -> Packet:
         """Send p = C(x - w)."""
-        return self.encode(x - replica, round)
+        return self.encode(x - replica, round, name)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
+    def apply(self, replica: Tensor, downlink: Packet, round: Round, name: str = MODEL) -> Tensor:
         """w <- w + p."""
-        return replica + self.decode(replica, downlink, round)
+        return replica + self.decode(replica, downlink, round, name)
 
     def check(self, layout: Layout) -> None:
         """Refuse a compressor that contracts nothing."""
@@ -156,13 +156,13 @@ class Direct(Channel):
         """Q."""
         return self.compressor
 
-    def send(self, x: Tensor, replica: Tensor, round: Round) -> Packet:
+    def send(self, x: Tensor, replica: Tensor, round: Round, name: str = MODEL) -> Packet:
         """Send Q(x)."""
-        return self.encode(x, round)
+        return self.encode(x, round, name)
 
-    def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:
+    def apply(self, replica: Tensor, downlink: Packet, round: Round, name: str = MODEL) -> Tensor:
         """w <- Q(x)."""
-        return self.decode(replica, downlink, round)
+        return self.decode(replica, downlink, round, name)
 
     def check(self, layout: Layout) -> None:
         """Refuse a compressor of which theory says nothing."""
