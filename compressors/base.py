@@ -63,7 +63,8 @@ class Compressor(ABC):
     name: ClassVar[str]
     reproducible: ClassVar[bool] = True
     """The same bytes from the same vector on every device, thread count and version; False where ``encode`` reduces
-    in floating point or calls LAPACK. What is *decoded* from given bytes is the same everywhere in any case."""
+    in floating point or calls LAPACK. What is *decoded* from given bytes is the same everywhere in any case.
+    A compressor around others speaks for itself alone: its bytes are as reproducible as theirs."""
 
     def omega(self, layout: Layout) -> float | None:
         """If unbiased: the constant of E|C(x)-x|^2 <= omega |x|^2. None where E C(x) = x does not hold."""
@@ -89,7 +90,7 @@ class Compressor(ABC):
     def codecs(self) -> frozenset[str]:
         """The codec names that its payloads may carry; a receiver refuses any other.
 
-        A compressor around another names both, "scaled.natural": the part before the first dot finds the decoder.
+        A compressor around others names all of them, "scaled(natural)" (``compressors.nested.codecs_around``).
         """
         return frozenset({self.name})
 

@@ -15,6 +15,7 @@ from thinwire.config import nearest
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Layout
 from thinwire.random import Key
+from thinwire.wire.codec import WORD, parse_codec
 
 
 @cache
@@ -26,7 +27,7 @@ def registry() -> dict[str, type[Compressor]]:
             if inspect.isclass(value) and issubclass(value, Compressor) and "name" in vars(value):
                 other = found.setdefault(value.name, value)
                 assert other is value, f"two compressors are called {value.name!r}: {other} and {value}"
-                assert "." not in value.name, f"{value.name!r}: the dot joins the names of nested compressors"
+                assert WORD.fullmatch(value.name), f"{value.name!r}: small letters, digits and hyphens only"
     return found
 
 
@@ -55,7 +56,7 @@ class Expectation:
 def decode(payload: Payload, expectation: Expectation, key: Key, device: torch.device | str = "cpu") -> Tensor:
     """Decode an expected payload. Raises WireError on an unexpected codec, dtype, size, or any nonsense inside.
 
-    A compressor around another names its codec after both ("scaled.natural"); the part before the dot decodes it.
+    A compressor around others names its codec after all of them ("scaled(natural)"); the outermost one decodes it.
     The result is finite: a peer cannot send NaN or infinity into a state.
     """
     if payload.codec not in expectation.codecs:
@@ -65,7 +66,7 @@ def decode(payload: Payload, expectation: Expectation, key: Key, device: torch.d
         raise WireError(f"dtype {payload.dtype!r} is not this run's {DTYPE_NAMES[expectation.dtype]!r}")
     if payload.size > expectation.most_bytes:
         raise WireError(f"payload of {payload.size} bytes; at most {expectation.most_bytes} are allowed here")
-    vector = find(payload.codec.partition(".")[0]).decode(payload, expectation.layout, key, device)
+    vector = find(parse_codec(payload.codec).name).decode(payload, expectation.layout, key, device)
     if not bool(torch.isfinite(vector.sum())) and not bool(torch.isfinite(vector).all()):  # the sum is far cheaper
         raise WireError(f"codec {payload.codec!r} decoded to a non-finite value")
     return vector

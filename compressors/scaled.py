@@ -12,8 +12,8 @@ from torch import Tensor
 
 from compressors.base import ALONE, Compressor, Encoded, Payload, Place, require
 from compressors.natural import Natural
+from compressors.nested import codecs_around, decode_inner, inner_kind, nest, unnest
 from compressors.rand_k import RandK
-from compressors.registry import registry
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.random import Key
@@ -27,8 +27,8 @@ class Scaled(Compressor):
     """Q(x) / (1 + omega) for an unbiased Q: contractive with alpha = 1 / (1 + omega).
 
     Left unscaled, Q would be contractive with 1 - omega, which is never better: (1 - omega)(1 + omega) <= 1, with
-    equality at omega = 0 only, where the factor is 1. Its codec is ``scaled.`` and that of Q, so that a receiver that
-    expects one Q decodes no other.
+    equality at omega = 0 only, where the factor is 1. Its codec is ``scaled`` with that of Q in parentheses, so that a
+    receiver that expects one Q decodes no other.
 
     Source: Richtarik, Sokolov, Fatkhullin, "EF21", NeurIPS 2021, section 2.
     """
@@ -42,8 +42,8 @@ class Scaled(Compressor):
 
     @property
     def codecs(self) -> frozenset[str]:
-        """Those of the inner compressor, each behind ``scaled.``."""
-        return frozenset(f"{self.name}.{codec}" for codec in self.inner.codecs)
+        """Those of the inner compressor, each within ``scaled``."""
+        return codecs_around(self.name, self.inner)
 
     @classmethod
     def examples(cls) -> tuple[Compressor, ...]:
@@ -62,8 +62,8 @@ class Scaled(Compressor):
     def least_bits(self, encoded: Encoded, layout: Layout) -> float | None:
         """As for the inner compressor."""
         factor = torch.tensor(self._factor(layout), dtype=encoded.decoded.dtype)
-        inner = replace(encoded, payload=_content(encoded.payload), decoded=encoded.decoded / factor)
-        return self.inner.least_bits(inner, layout)
+        (content,) = unnest(encoded.payload, 1, FACTOR.size)
+        return self.inner.least_bits(replace(encoded, payload=content, decoded=encoded.decoded / factor), layout)
 
     @property
     def linear(self) -> bool:
@@ -77,27 +77,17 @@ class Scaled(Compressor):
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The inner payload with the factor before its parameters."""
         factor, inner = self._factor(layout), self.inner.encode(x, layout, key, place, warm)
-        parameters = FACTOR.pack(factor) + inner.payload.parameters
-        payload = replace(inner.payload, codec=f"{self.name}.{inner.payload.codec}", parameters=parameters)
+        payload = nest(self.name, [inner.payload], FACTOR.pack(factor))
         return Encoded(payload, _multiply(inner.decoded, factor), inner.warm)
 
     @staticmethod
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """The factor times what the inner codec decodes."""
-        name = payload.codec.partition(".")[2]
-        inner = registry().get(name.partition(".")[0])
-        require(inner is not None and inner is not Scaled, f"codec {payload.codec!r} has no such inner codec")
-        require(len(payload.parameters) >= FACTOR.size, f"scaled with {len(payload.parameters)} bytes of parameters")
+        (content,) = unnest(payload, 1, FACTOR.size)
+        require(inner_kind(content.codec) is not Scaled, f"codec {payload.codec!r}: scaled within scaled")
         (factor,) = FACTOR.unpack_from(payload.parameters)
         require(math.isfinite(factor) and 0 < factor <= 1, f"factor {factor}; allowed: above 0 and at most 1")
-        assert inner is not None
-        return _multiply(inner.decode(_content(payload), layout, key, device), factor)
-
-
-def _content(payload: Payload) -> Payload:
-    """The payload of the inner compressor."""
-    name = payload.codec.partition(".")[2]
-    return replace(payload, codec=name, parameters=payload.parameters[FACTOR.size :])
+        return _multiply(decode_inner(content, layout, key, device), factor)
 
 
 def _multiply(vector: Tensor, factor: float) -> Tensor:

@@ -30,6 +30,7 @@ from thinwire.config import to_options
 from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
 from thinwire.run_config import RunConfig
+from thinwire.wire.codec import parse_codec
 from thinwire.wire.exchange import new_run
 
 LOCAL_ONLY = ("path", "root", "folder", "directory")  # task options that name a place on the server's own machine
@@ -220,7 +221,7 @@ class MethodStrategy(Strategy):
     def _codecs(self) -> frozenset[str]:
         used = [*self.method.uplink.values(), *self.method.downlink.values()]
         names = frozenset({"identity"}).union(*(compressor.codecs for compressor in used))
-        return frozenset(part for name in names for part in name.split("."))  # "scaled.natural" is two of a registry
+        return frozenset().union(*(parse_codec(name).names() for name in names))  # "scaled(natural)" is two
 
     def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._store.record(kind, fields)

@@ -1,16 +1,19 @@
 """Packets: the bytes of named payloads, and everything that is refused."""
 
+import re
+
 import pytest
 
 from compressors import Payload
 from thinwire.errors import WireError
 from thinwire.v1 import packet_pb2
 from thinwire.wire import packet
+from thinwire.wire.codec import MOST_CODEC_BYTES, Codec, parse_codec
 from thinwire.wire.packet import pack, unpack
 
 PAYLOADS = {
     "update": Payload("top-k", "float32", b"\x01\x02", (b"abc", b"")),
-    "buffers": Payload("scaled.natural", "float64", b"", (b"\x00" * 100,)),
+    "buffers": Payload("scaled(natural)", "float64", b"", (b"\x00" * 100,)),
 }
 
 
@@ -59,7 +62,8 @@ def test_any_changed_bit_and_any_cut_is_refused():
         ({"Update": PAYLOADS["update"]}, "bad name"),
         ({"": PAYLOADS["update"]}, "bad name"),
         ({"u" * 65: PAYLOADS["update"]}, "bad name"),
-        ({"u": Payload("../top-k", "float32", b"", ())}, "bad name"),
+        ({"u": Payload("../top-k", "float32", b"", ())}, "malformed"),
+        ({"u": Payload("a" * (MOST_CODEC_BYTES + 1), "float32", b"", ())}, "at most 128"),
         ({"u": Payload("top-k", "float16", b"", ())}, "bad dtype"),
         ({"u": Payload("top-k", "float32", bytes(packet.MOST_PARAMETER_BYTES + 1), ())}, "over the limits"),
         ({"u": Payload("top-k", "float32", b"", (b"",) * (packet.MOST_STREAMS + 1))}, "over the limits"),
@@ -79,3 +83,31 @@ def test_names_twice_or_out_of_order_are_refused():
         changed = packet_pb2.Packet(checksum=whole.checksum, payloads=[whole.payloads[i] for i in order])
         with pytest.raises(WireError):
             unpack(changed.SerializeToString(), Payload, 10_000)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec("natural"),
+        Codec("scaled", (Codec("rand-k"),)),
+        Codec("mixed", (Codec("top-k"), Codec("scaled", (Codec("composed", (Codec("a"), Codec("b-8"))),)))),
+        Codec("x" * 128),
+    ],
+    ids=str,
+)
+def test_a_codec_is_read_from_its_name(codec):
+    assert parse_codec(str(codec)) == codec
+    assert codec.names() == frozenset(re.findall(r"[a-z0-9-]+", str(codec)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "(", "a(", "a()", "a(b", "a(b))", "a(b)c", "a(b,)", "a(,b)", "a,b", "a.b", "A", "-a", "a b", "(a)"),
+        *("a(b)(c)", "a\n", "\u0430", "a(b,c", "a(b,(c))", "a(b(c(d(e))))", "x" * 129),
+    ],
+    ids=repr,
+)
+def test_a_name_that_is_no_codec_or_too_deep_or_too_long_is_refused(text):
+    with pytest.raises(WireError, match=re.escape(repr(text[:80]))):
+        parse_codec(text)

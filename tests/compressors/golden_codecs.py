@@ -18,6 +18,7 @@ from torch import Tensor
 from compressors import Compressor, Encoded, Payload, registry
 from thinwire.layout import Entry, Layout
 from thinwire.random import Key, noise
+from thinwire.wire.codec import parse_codec
 
 FOLDER = Path(__file__).parent.parent / "golden" / "codecs"
 LAYOUT = Layout((Entry("weight", (40, 40)), Entry("bias", (50,)), Entry("head", (40, 8)), Entry("scale", ())))
@@ -75,7 +76,7 @@ def decoded_digests() -> dict[str, str]:
     found = {}
     for name, entry in golden().items():
         payload = payload_of(entry)
-        kind = registry()[payload.codec.partition(".")[0]]
+        kind = registry()[parse_codec(payload.codec).name]
         found[name] = digest(kind.decode(payload, LAYOUT, KEY))
     return found
 

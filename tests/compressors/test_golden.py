@@ -13,6 +13,7 @@ import torch
 from compressors_kit import same_bits
 
 from compressors import registry
+from thinwire.wire.codec import parse_codec
 
 
 def test_every_case_is_recorded():
@@ -57,6 +58,6 @@ def test_a_gpu_encodes_and_decodes_the_same_bits(case):
     assert there.payload == here.payload or not case[1].reproducible
     assert there.decoded.device.type == "cuda"
     for encoded in (here, there):
-        kind = registry()[encoded.payload.codec.partition(".")[0]]
+        kind = registry()[parse_codec(encoded.payload.codec).name]
         for device in ("cpu", "cuda"):
             assert same_bits(kind.decode(encoded.payload, layout, key, device).cpu(), encoded.decoded.cpu())

@@ -171,6 +171,6 @@ def test_a_peer_cannot_smuggle_another_codec_inside_a_scaled_one():
     for other in (Scaled(RandK(0.1)).encode(x, layout, KEY).payload, Natural().encode(x, layout, KEY).payload):
         with pytest.raises(WireError, match="not allowed"):
             decode(other, Expectation(layout, torch.float32, expected.codecs), KEY)
-    for codec in ("scaled", "scaled.", "scaled.scaled.natural", "scaled.unknown"):
+    for codec in ("scaled", "scaled()", "scaled(scaled(natural))", "scaled(unknown)", "scaled(natural,natural)"):
         with pytest.raises(WireError):
             Scaled.decode(replace(encoded.payload, codec=codec), layout, KEY)

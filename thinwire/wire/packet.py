@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from thinwire.errors import WireError
 from thinwire.v1 import packet_pb2
+from thinwire.wire.codec import parse_codec
 
 MOST_PAYLOADS = 64
 MOST_STREAMS = 16
@@ -66,8 +67,9 @@ def unpack(data: bytes, make: MakePayload[P], limit_bytes: int, *, verified: boo
     raw: dict[str, PayloadLike] = {}
     for named in packet.payloads:
         payload = named.payload
-        if not NAME.fullmatch(named.name) or not NAME.fullmatch(payload.codec):
-            raise WireError(f"bad name in a packet: {named.name[:80]!r} with codec {payload.codec[:80]!r}")
+        if not NAME.fullmatch(named.name):
+            raise WireError(f"bad name {named.name[:80]!r} in a packet")
+        parse_codec(payload.codec)
         if payload.dtype not in DTYPES:
             raise WireError(f"bad dtype {payload.dtype[:80]!r} in a packet; expected {' or '.join(sorted(DTYPES))}")
         if len(payload.streams) > MOST_STREAMS or len(payload.parameters) > MOST_PARAMETER_BYTES:
