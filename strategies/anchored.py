@@ -320,7 +320,7 @@ class Anchored(Method):
 
 @dataclass(frozen=True)
 class Probed:
-    """What a compressor does to a standard Gaussian vector."""
+    """What a compressor does to a standard Gaussian vector, to two digits."""
 
     share: float  # content bytes of the message over those of a dense one, at most 1
     kept: float  # 1 - |C(x) - x|^2 / |x|^2: above alpha, the worst case, for compressors that choose
@@ -328,11 +328,12 @@ class Probed:
 
 @cache
 def probe(compressor: Compressor, layout: Layout, dtype: torch.dtype, clients: int) -> Probed:
-    """Measured on one vector; on the server alone, whose p and gamma are everybody's."""
+    """Measured on one vector. Only the server's measurement counts: p and gamma travel in the replica."""
     x = torch.randn(layout.numel, generator=torch.Generator().manual_seed(0), dtype=dtype)
     encoded = compressor.encode(x, layout, Key(0, "probe"), Place(0, clients))
+    share = encoded.payload.size / (dtype.itemsize * layout.numel)
     kept = 1.0 - float(torch.sum((encoded.decoded - x) ** 2) / torch.sum(x**2))
-    return Probed(min(1.0, encoded.payload.size / (dtype.itemsize * layout.numel)), kept)
+    return Probed(min(1.0, float(f"{share:.2g}")), float(f"{kept:.2g}"))
 
 
 def _anchor_key(replica: AnchoredReplica, round: Round) -> Key:
