@@ -47,7 +47,8 @@ class Theory:
 class Tuned:
     """The step that needs the fewest uplink bytes to the target, found by the same search for every method."""
 
-    start: float = 1.0  # where the search begins, in 1/L
+    start: float = 1.0  # where the search begins
+    in_1_over_L: bool = True  # noqa: N815  whether ``start`` is a multiple of 1/L
 
     def __str__(self) -> str:
         return "tuned"

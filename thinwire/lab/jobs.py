@@ -8,7 +8,7 @@ from strategies.loop import run
 from strategies.trace import Trace
 from strategies.tuning import tune
 from thinwire.errors import ConfigError
-from thinwire.lab.experiment import Case, Entry, Fixed, Measured, Settings, Theory
+from thinwire.lab.experiment import Case, Entry, Fixed, Measured, Settings, Theory, Tuned
 from thinwire.lab.registry import find
 from thinwire.lab.results import Result
 
@@ -60,9 +60,9 @@ class Bench:
         if isinstance(step, Theory):
             rate = step.times * self.entry.theory(self.problem, seed).rate
         elif isinstance(step, Fixed):
-            rate = step.rate / self.problem.constants.L if step.in_1_over_L else step.rate
+            rate = step.rate / self._scale(step)
         else:
-            return self._search(step.start / self.problem.constants.L, seed)
+            return self._search(step.start / self._scale(step), seed)
         trace = run(
             self._at(rate),
             self.problem,
@@ -74,6 +74,9 @@ class Bench:
             audit=False,
         )
         return rate, trace
+
+    def _scale(self, step: Fixed | Tuned) -> float:
+        return self.problem.constants.L if step.in_1_over_L else 1.0
 
     def _search(self, start: float, seed: int) -> tuple[float, Trace]:
         """The same for every method: a coarse walk, and a fine one from where it ended."""
