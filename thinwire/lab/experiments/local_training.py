@@ -65,18 +65,9 @@ def sampled() -> tuple[Entry, ...]:
     half: Any = {"participation": 0.5}
     updates = {"step": UPDATES, "work": "steps", **half}
     return (
-        Entry("FedAvg, half", {"name": "fedavg"}, step=UPDATES, work="steps", **half),
-        Entry(
-            "DIANA of updates, natural, half",
-            {"name": "diana"},
-            {"name": "natural"},
-            step=UPDATES,
-            work="steps",
-            **half,
-        ),
-        Entry(
-            "EF21 of updates, top-k 10 %, half", {"name": "ef21"}, sparse("top-k"), step=UPDATES, work="steps", **half
-        ),
+        Entry("FedAvg, half", {"name": "fedavg"}, **updates),
+        Entry("DIANA of updates, natural, half", {"name": "diana"}, {"name": "natural"}, **updates),
+        Entry("EF21 of updates, top-k 10 %, half", {"name": "ef21"}, sparse("top-k"), **updates),
         Entry("SCAFFOLD, half", {"name": "scaffold"}, step=GRADIENTS, **half),
         Entry("SCAFFOLD, top-k 10 %, half", {"name": "scaffold"}, sparse("top-k"), step=GRADIENTS, **half),
     )
