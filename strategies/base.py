@@ -139,7 +139,11 @@ class Method(ABC):
         """
 
     def asks(self, replica: Any, server: Any, round: int) -> Asks | tuple[int, ...]:
-        """Who must answer this round."""
+        """Who must answer this round.
+
+        Of clients that are named (a tuple, ascending, not empty) any one is enough to decide the round: the method
+        keeps what came and names the others again.
+        """
         return Asks.SAMPLE
 
     @abstractmethod

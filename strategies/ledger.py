@@ -80,9 +80,11 @@ class Ledger:
         return [int(i) for i in choose(key, count, self.config.participation.cohort(count))]
 
     def needed(self, asked: Sequence[int]) -> int:
-        """Replies without which the round is repeated: all of them, for a method that does not ask a sample."""
+        """Replies without which the round is repeated: all of them where all are asked, one of those that are named."""
         asks = self.bundle.asks(self.replicated.replica, self.server, self.next_round)
-        return min(self.config.round.minimum_replies, len(asked)) if asks is Asks.SAMPLE else len(asked)
+        if asks is Asks.SAMPLE:
+            return min(self.config.round.minimum_replies, len(asked))
+        return len(asked) if asks is Asks.ALL else 1
 
     def decide(self, attempt: int, asked: Sequence[int], uplinks: Uplinks) -> None:
         """Step, journal, commit. Raises RoundError when the step diverged; the state is then not to be used further."""
