@@ -30,6 +30,7 @@ from compressors.values import (
     decode_values,
     encode_values,
     least_value_bits,
+    magnify,
     omega_of,
 )
 from thinwire.layout import Layout
@@ -149,9 +150,7 @@ def _mask(pieces: list[Part], key: Key, shared: bool) -> Indices:
 
 def _magnify(kept: Floats, pieces: list[Part]) -> None:
     """Multiply the values of each part by d/k, in place, within the finite range."""
-    most, start = np.finfo(kept.dtype).max, 0
-    with np.errstate(over="ignore"):
-        for part in pieces:
-            values = kept[start : start + part.keep]
-            np.clip(values * kept.dtype.type(1 / part.share), -most, most, out=values)
-            start += part.keep
+    start = 0
+    for part in pieces:
+        kept[start : start + part.keep] = magnify(kept[start : start + part.keep], 1 / part.share)
+        start += part.keep

@@ -85,8 +85,13 @@ def runs_in(indices: Indices, layout: Layout, scope: str) -> list[int]:
     """``runs_of`` where only the kept indices (ascending) are known."""
     if scope == "global":
         return [len(indices)]
+    return counts_in(indices, layout) + [stop - start for start, stop in dense_spans(layout, scope)]
+
+
+def counts_in(indices: Indices, layout: Layout) -> list[int]:
+    """How many of the indices (ascending) lie in each tensor."""
     counts: list[int] = np.diff(np.searchsorted(indices, layout.offsets)).tolist()
-    return counts + [stop - start for start, stop in dense_spans(layout, scope)]
+    return counts
 
 
 def check_sparse(indices: Indices, layout: Layout, scope: str) -> None:

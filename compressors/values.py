@@ -30,7 +30,7 @@ from compressors.levels import (
     starts_of,
     to_levels,
 )
-from compressors.powers import Floats, check_symbols, exponent_above, from_symbols, to_symbols
+from compressors.powers import Floats, check_exponent, check_symbols, exponent_above, from_symbols, to_symbols
 from thinwire.errors import WireError
 from thinwire.random import Key, noise
 from thinwire.wire.coding import pack_symbols, unpack_symbols
@@ -69,6 +69,13 @@ def alpha_of(values: Values) -> float:
     if values in BITS:
         return alpha_of_levels(BITS[values])
     return {"fp32": 1.0, "bf16": 1.0 - 2.0**-16, "natural": 8 / 9}[values]
+
+
+def magnify(values: Floats, factor: float) -> Floats:
+    """Values times the factor rounded to their dtype, clamped to the finite range."""
+    most = np.finfo(values.dtype).max
+    with np.errstate(over="ignore"):
+        return np.asarray(np.clip(values * values.dtype.type(factor), -most, most))
 
 
 def encode_values(
@@ -111,8 +118,7 @@ def decode_values(
     if form == "natural":
         check_symbols(rows[0], exponent, dtype)
         return from_symbols(rows[0], exponent, dtype)
-    most = 1 + np.finfo(dtype).maxexp
-    require(abs(exponent) <= 2 * most, f"exponent {exponent} of the values")
+    check_exponent(exponent, dtype)
     values = _from_planes(rows, dtype) if form == "fp32" else _scale(_from_bf16_planes(rows), exponent - 1, dtype)
     if not bool(np.isfinite(values).all()):
         raise WireError("non-finite value")
