@@ -32,7 +32,7 @@ def pack_symbols(rows: Sequence[Bytes], slack: float = 0.02) -> bytes:
     The stream: the coder of every block (one byte each), the lengths of those in ZSTD and ANS (uint32), the blocks.
     """
     pieces = [row[start : start + BLOCK] for row in rows for start in range(0, len(row), BLOCK)]
-    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index], slack), fewest=8)
+    blocks = each_block(len(pieces), 1, lambda index, _: _pack_block(pieces[index], slack), _fewest(pieces))
     lengths = [len(data) for coder, data in blocks if coder in (ZSTD, ANS)]
     table = bytes(coder for coder, _ in blocks) + struct.pack(f"<{len(lengths)}I", *lengths)
     return table + b"".join(data for _, data in blocks)
@@ -47,8 +47,13 @@ def unpack_symbols(data: bytes, rows: int, count: int) -> Bytes:
     def fill(index: int, _: int) -> None:
         _unpack_block(data[index], data[bounds[index] : bounds[index + 1]], targets[index])
 
-    each_block(len(targets), 1, fill, fewest=8)
+    each_block(len(targets), 1, fill, _fewest(targets))
     return out
+
+
+def _fewest(pieces: Sequence[Bytes]) -> int:
+    """From how many pieces on threads pay: never for short rows, of which a float64 has eight."""
+    return 8 if sum(map(len, pieces)) >= BLOCK else len(pieces) + 1
 
 
 def _bounds(data: bytes, counts: list[int]) -> list[int]:
