@@ -39,9 +39,8 @@ class Workshop:
         module = initial_model(self.task, self.config.seed)
         layout = trainable_layout(module, options.get("trainable"))
         self.model = TorchModel(self.task, module, layout, dtype, choose_device(device), local)
-        method = build_method(
-            self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser, local.work
-        )
+        parts = self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser
+        method = build_method(*parts, local.work, local=self.config.local)
         self.federation = Federation(layout, clients, self.config.seed, dtype)
         self.bundle = Bundle.of(method, self.model.buffer_layout)
         start = torch.zeros(layout.numel, dtype=dtype)

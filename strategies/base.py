@@ -126,6 +126,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    plain_local_steps: ClassVar[bool] = False
+    """Whether local training must be plain SGD, for its normalised path is taken for a gradient."""
 
     @abstractmethod
     def begin(self, x0: Tensor, federation: Federation) -> tuple[Any, Any]:

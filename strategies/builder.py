@@ -34,6 +34,7 @@ def build_method(
     optimiser: Mapping[str, Any] | None = None,
     work: str = STEPS,
     *,
+    local: Mapping[str, Any] | None = None,
     check: bool = True,
 ) -> Method:
     """The method of ``{"name": ..., options}`` with its compressors and server optimiser, checked on a probe model.
@@ -41,7 +42,8 @@ def build_method(
     ``uplink`` and ``downlink`` name compressors (``identity`` when empty), ``downlink.channel`` how the model reaches
     the clients; ``optimiser`` a server optimiser (``sgd`` when empty). An estimator is put into a ``Descent``. A whole
     method receives what it has fields for: ``compressor`` (uplink), ``downlink_compressor`` or ``channel``,
-    ``optimiser`` and ``work``; options for a part that it lacks are refused.
+    ``optimiser`` and ``work``; options for a part that it lacks are refused. ``local``, the options of local training,
+    gives the rate where none is named (``default_rate``).
     Raises ConfigError on unknown names and keys, bad values, and pairs that theory refuses. The run's own
     ``method.check`` comes on top of it. ``check=False`` builds what theory refuses, for an experiment that shows why.
     """
@@ -51,6 +53,11 @@ def build_method(
         raise ConfigError(f"unknown work {work!r}{nearest(work, get_args(Work))}")
     kind = find_method(str(method["name"]))
     options = {key: value for key, value in method.items() if key != "name"}
+    rate = default_rate(kind, optimiser or {}, options, work, local or {})
+    if rate is not None and _has_own_rate(kind):
+        options["rate"] = rate
+    elif rate is not None:
+        optimiser = {**(optimiser or {}), "rate": rate}
     parts = (uplink or {}, downlink or {}, optimiser or {})
     built = (
         _descent(kind, options, *parts, work) if issubclass(kind, Estimator) else _whole(kind, options, *parts, work)
@@ -58,6 +65,55 @@ def build_method(
     if check:
         built.check(Federation.uniform(PROBE, 2), 1.0)
     return built
+
+
+def default_rate(
+    kind: type[Estimator] | type[Method],
+    optimiser: Mapping[str, Any],
+    options: Mapping[str, Any],
+    work: str,
+    local: Mapping[str, Any],
+) -> float | None:
+    """The rate of plain SGD (or a whole method's own ``rate``, if that is 1 by default) where the run names none.
+
+    An update of local training carries the local rate already: 1, which needs no saying (None). A gradient does not,
+    and a rate of 1 on it diverges: the local rate, as one local step would take it. For a method that normalises the
+    path of its local steps, the length of that path, ``local.rate * local.steps``.
+    Raises ConfigError where such a method meets other local steps than plain SGD, or ones that cannot be counted.
+    """
+    normalised = issubclass(kind, Method) and kind.plain_local_steps
+    if normalised:
+        _check_plain(kind.name, local)
+    if _has_own_rate(kind):
+        unset = "rate" not in options
+    else:
+        stepped = issubclass(kind, Estimator) or "optimiser" in {f.name for f in dataclasses.fields(kind)}
+        plain = str(optimiser.get("name", SGD_NAME)).lower() == SGD_NAME
+        unset = stepped and plain and not {"rate", "lr"} & set(optimiser)
+    if not unset or "rate" not in local or not (normalised or work != STEPS):
+        return None
+    if normalised and (local.get("epochs") or "steps" not in local):
+        raise ConfigError(f"method {kind.name} cannot know how many steps local.epochs are; give optimiser.rate")
+    try:
+        return float(local["rate"]) * (int(local["steps"]) if normalised else 1)
+    except (TypeError, ValueError):
+        raise ConfigError(f"local.rate = {local['rate']!r} or local.steps is no number") from None
+
+
+def _check_plain(name: str, local: Mapping[str, Any]) -> None:
+    """Refuse local optimisers whose path is no sum of gradients. Raises ConfigError."""
+    other = str(local.get("optimiser", SGD_NAME)).lower()
+    if other != SGD_NAME or local.get("momentum") or local.get("options"):
+        raise ConfigError(
+            f"method {name} corrects plain SGD steps; remove local.optimiser = {other!r}, local.momentum and "
+            "local.options, or choose ef21"
+        )
+
+
+def _has_own_rate(kind: type[Estimator] | type[Method]) -> bool:
+    """Whether a whole method steps by its own ``rate`` on whatever clients compute, and that is 1 by default."""
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    return issubclass(kind, Method) and "work" in fields and fields.get("rate") == 1.0
 
 
 def _descent(

@@ -76,6 +76,7 @@ class MethodStrategy(Strategy):
             self.config.downlink,
             self.config.optimiser,
             str(local.get("work", "steps")),
+            local=local,
         )
         self._layout = layout
         self._buffers = buffers

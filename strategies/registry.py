@@ -11,6 +11,7 @@ from strategies.descent import Descent
 from strategies.estimator import Estimator
 from thinwire.config import nearest
 from thinwire.errors import ConfigError
+from thinwire.presets import PRESETS
 
 HOSTS = frozenset({"flower", "grid_transport", "coordinator"})
 """Modules that run methods and define none; not imported to look for one."""
@@ -38,6 +39,8 @@ def method_names() -> tuple[str, ...]:
 
 def find_method(name: str) -> type[Estimator] | type[Method]:
     """The class of that name. Raises ConfigError naming the nearest known one."""
+    if name in PRESETS:
+        raise ConfigError(f"{name!r} is no method but a preset of a whole run: RunConfig.of expands it")
     if name not in registry():
-        raise ConfigError(f"unknown method {name!r}{nearest(name, registry())}")
+        raise ConfigError(f"unknown method {name!r}{nearest(name, [*registry(), *PRESETS])}")
     return registry()[name]

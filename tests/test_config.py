@@ -254,12 +254,60 @@ def test_without_options_a_run_is_ef21_with_top_k_on_the_digits():
 def test_options_of_the_default_parts_add_to_their_defaults():
     config = RunConfig.of({"downlink": {"values": "fp32"}, "optimiser": {"name": "sgd", "momentum": 0.9}})
     assert config.downlink == {**RunConfig().downlink, "values": "fp32"}
-    assert config.optimiser == {"name": "sgd", "rate": 1.0, "momentum": 0.9}
+    assert config.optimiser == {"name": "sgd", "momentum": 0.9}
 
 
 def test_naming_another_part_drops_the_options_of_the_one_replaced():
     assert RunConfig.of({"downlink": {"name": "natural"}}).downlink == {"name": "natural"}
     assert RunConfig.of({"downlink": "identity"}).downlink == {"name": "identity"}
+
+
+def test_single_minibatches_are_averaged_by_default_and_a_named_method_stays():
+    assert RunConfig.of({"local": {"work": "minibatch"}}).method == {"name": "ef21-sgdm"}
+    assert RunConfig.of({"local": {"work": "minibatch"}, "method": {"momentum": 0.3}}).method["momentum"] == 0.3
+    assert RunConfig.of({"local": {"work": "minibatch"}, "method": "ef14"}).method == {"name": "ef14"}
+
+
+# -- presets ----------------------------------------------------------------------------------------------------
+
+
+def test_a_preset_is_expanded_to_its_parts_and_expanding_them_again_changes_nothing():
+    config = RunConfig.of({"method": "diloco"})
+    assert config.method == {"name": "fedavg"}
+    assert config.uplink == config.downlink == {"name": "identity"}
+    assert config.optimiser == {"name": "sgd", "rate": 0.7, "momentum": 0.9, "nesterov": True}
+    assert (config.local["optimiser"], config.local["keep"], config.local["steps"]) == ("adamw", True, 500)
+    assert config.participation.fraction == 1.0
+    assert RunConfig.of(to_options(config)) == config
+
+
+def test_every_key_of_a_preset_can_be_given_another_value():
+    config = RunConfig.of(
+        {
+            "method": {"name": "sparse-loco", "decay": 0.9},
+            "uplink": {"fraction": 0.01},
+            "downlink": "natural",
+            "optimiser": {"rate": 0.5},
+            "local": {"steps": 7},
+            "participation": {"fraction": 0.5},
+        }
+    )
+    assert config.method == {"name": "ef14", "decay": 0.9}
+    assert config.uplink == {"name": "top-k", "fraction": 0.01, "scope": "chunk", "chunk": 4096, "values": "2-bit"}
+    assert config.downlink == {"name": "natural"}
+    assert config.optimiser == {"name": "sgd", "rate": 0.5}
+    assert (config.local["steps"], config.local["optimiser"]) == (7, "adamw")
+    assert config.participation.fraction == 0.5
+
+
+def test_another_compressor_drops_the_options_of_the_presets_own():
+    assert RunConfig.of({"method": "sparse-loco", "uplink": "natural"}).uplink == {"name": "natural"}
+
+
+def test_a_preset_leaves_the_sections_that_it_does_not_name_at_their_defaults():
+    config = RunConfig.of({"method": "fed-cams"})
+    assert config.uplink == RunConfig().uplink
+    assert config.local == RunConfig().local
 
 
 def test_the_cohort_is_the_rounded_share_and_never_empty():

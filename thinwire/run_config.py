@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from thinwire.config import build, merge
+from thinwire.config import build
+from thinwire.presets import expand, over
 
 Options = dict[str, Any]
 """A section whose keys are the fields of the named compressor, method, optimiser or task."""
@@ -87,8 +88,8 @@ class RunConfig:
     method: Options = field(default_factory=lambda: {"name": "ef21"})
     uplink: Options = field(default_factory=lambda: {"name": "top-k"})
     downlink: Options = field(default_factory=lambda: {"name": "top-k", "fraction": 0.01})
-    optimiser: Options = field(default_factory=lambda: {"name": "sgd", "rate": 1.0})
-    local: Options = field(default_factory=lambda: {"steps": 10})
+    optimiser: Options = field(default_factory=lambda: {"name": "sgd"})
+    local: Options = field(default_factory=lambda: {"steps": 10, "rate": 0.1})
     task: Options = field(default_factory=lambda: {"name": "digits"})
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     round: RoundConfig = field(default_factory=RoundConfig)
@@ -103,18 +104,25 @@ class RunConfig:
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> "RunConfig":
-        """A checked configuration from nested options over the defaults.
+        """A checked configuration from nested options over the preset that they name, and that over the defaults.
 
-        Naming another method, compressor or task drops the default options of the one replaced.
+        Naming another method, compressor or task drops the default options of the one replaced. Without a method,
+        single minibatches (``local.work = "minibatch"``) are averaged over rounds by ef21-sgdm. Without a rate, SGD on
+        the server takes 1 for updates of local training, and the local rate for gradients (``builder.default_rate``).
         """
         defaults = RunConfig()
-        layered = dict(options)
-        for section in ("method", "uplink", "downlink", "optimiser", "local", "task"):
-            given = layered.get(section, {})
+        layered = expand(options)
+        for section in SECTIONS:
             base = getattr(defaults, section)
-            if isinstance(given, str):
-                given = {"name": given}
-            if isinstance(given, Mapping):
-                keep = "name" not in given or given["name"] == base.get("name")
-                layered[section] = merge(base, given) if keep else dict(given)
+            if section == "method" and _work(layered) == "minibatch":
+                base = {"name": "ef21-sgdm"}
+            layered[section] = over(base, layered.get(section, {}))
         return build(RunConfig, layered, "")
+
+
+SECTIONS = ("method", "uplink", "downlink", "optimiser", "local", "task")
+
+
+def _work(options: Mapping[str, Any]) -> Any:
+    local = options.get("local")
+    return local.get("work") if isinstance(local, Mapping) else None

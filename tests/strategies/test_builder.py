@@ -22,6 +22,8 @@ from strategies.fedavg import FedAvg
 from strategies.optimisers import SGD, torch_optimisers
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
+from thinwire.presets import PRESETS
+from thinwire.run_config import RunConfig
 
 TOP = {"name": "top-k", "fraction": 0.05}
 
@@ -67,7 +69,7 @@ def test_a_compressor_inside_another_is_given_the_same_way():
         (({"name": "ef12"},), "unknown method 'ef12'; did you mean 'ef"),
         (({"name": "descent"},), "unknown method 'descent'"),
         (({"name": "ef14", "deacy": 0.9},), "unknown key 'method.deacy'; did you mean 'decay'"),
-        (({"name": "ef14", "decay": 2.0},), "decay = 2.0 must lie in"),
+        (({"name": "ef14", "decay": 2.0},), "decay = 2.0 and absence_decay = 1.0 must lie in"),
         (({"name": "ef14", "decay": "much"},), "method.decay = 'much'"),
         (({"name": "ef21", "compressor": "top-k"},), "unknown key 'method.compressor'"),
         (({"name": "ef21"}, {"name": "topk"}), "unknown compressor 'topk'; did you mean 'top-k'"),
@@ -233,3 +235,68 @@ def test_a_method_is_one_new_file_and_nothing_else_is_edited(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "strategies.whole"
+
+
+LOCAL = {"rate": 0.05, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("method", "optimiser", "work", "local", "rate"),
+    [
+        ("ef21", {}, "steps", LOCAL, 1.0),  # an update carries the local rate
+        ("ef21", {"name": "sgd"}, "minibatch", LOCAL, 0.05),
+        ("ef21", {}, "full", LOCAL, 0.05),
+        ("ef21", {"rate": 0.3}, "full", LOCAL, 0.3),
+        ("ef21", {"lr": 0.3}, "full", LOCAL, 0.3),
+        ("ef21", {}, "full", {}, 1.0),  # nothing is known of local steps
+        ("scaffold", {}, "steps", LOCAL, 0.2),  # the length of the path
+        ("scaffold", {"rate": 0.3}, "steps", {**LOCAL, "epochs": 2}, 0.3),
+    ],
+)
+def test_without_a_rate_the_server_takes_1_for_updates_and_the_local_rate_for_gradients(
+    method, optimiser, work, local, rate
+):
+    assert build_method({"name": method}, optimiser=optimiser, work=work, local=local).optimiser.rate == rate
+
+
+def test_momentum_on_the_server_has_the_same_default_rate_and_other_optimisers_their_own():
+    momentum = build_method({"name": "ef21"}, optimiser={"momentum": 0.9}, work="full", local=LOCAL)
+    assert dict(momentum.optimiser.options)["lr"] == 0.05
+    adam = build_method({"name": "ef21"}, optimiser={"name": "adam"}, work="full", local=LOCAL)
+    assert "lr" not in dict(adam.optimiser.options)
+
+
+@pytest.mark.parametrize("name", ["ef21-bc", "double-squeeze"])
+def test_a_whole_method_with_a_rate_of_its_own_has_the_same_default(name):
+    assert build_method({"name": name}, local=LOCAL).rate == 1.0
+    assert build_method({"name": name}, work="minibatch", local=LOCAL).rate == 0.05
+    assert build_method({"name": name, "rate": 0.3}, work="full", local=LOCAL).rate == 0.3
+    assert build_method({"name": name}, {}, {}, {"name": "sgd"}, "full", local=LOCAL).rate == 0.05
+
+
+@pytest.mark.parametrize(
+    ("local", "message"),
+    [
+        ({"optimiser": "AdamW"}, "method scaffold corrects plain SGD steps; remove local.optimiser = 'adamw'"),
+        ({"momentum": 0.9}, "corrects plain SGD steps"),
+        ({**LOCAL, "epochs": 1}, "cannot know how many steps local.epochs are; give optimiser.rate"),
+        ({"rate": "fast", "steps": 3}, "local.rate = 'fast' or local.steps is no number"),
+    ],
+)
+def test_a_method_that_normalises_the_local_path_refuses_what_it_cannot(local, message):
+    with pytest.raises(ConfigError, match=message):
+        build_method({"name": "scaffold"}, local=local)
+
+
+def test_a_preset_is_no_method_but_is_told_apart_from_a_slip():
+    with pytest.raises(ConfigError, match="'diloco' is no method but a preset of a whole run"):
+        build_method({"name": "diloco"})
+    with pytest.raises(ConfigError, match="did you mean 'diloco'"):
+        build_method({"name": "diloko"})
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_a_run_that_can_be_built(name):
+    config = RunConfig.of({"method": name})
+    parts = config.method, config.uplink, config.downlink, config.optimiser
+    assert build_method(*parts, local=config.local).uplink

@@ -66,7 +66,7 @@ def dense_fedavg(config: RunConfig) -> RunConfig:
         method={"name": "fedavg"},
         uplink={"name": "identity"},
         downlink={"name": "identity"},
-        optimiser={"name": "sgd", "rate": 1.0},
+        optimiser={"name": "sgd"},
     )
 
 
