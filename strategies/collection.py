@@ -38,6 +38,7 @@ class Collector:
         self._seen: tuple[set[int], int] = set(), 0
         self._attempt = 0
         self._asked: list[int] = []
+        self._sampled = True
         self._waiting: dict[int, int] = {}  # clients still to answer -> questions left
         self._unsent: set[int] = set()
         self._mirrors: dict[int, bytes] = {}
@@ -47,7 +48,7 @@ class Collector:
         self._spool.clear()
         self._digests.clear()
         self.metrics.clear()
-        self._attempt, self._asked = attempt, asked
+        self._attempt, self._asked, self._sampled = attempt, asked, self.ledger.sampled
         self._waiting, self._unsent = dict.fromkeys(asked, REPEATS), set(asked)
         deadline = self.transport.now() + self.ledger.config.round.deadline_seconds
         while self._waiting and (left := deadline - self.transport.now()) > 0:
@@ -119,8 +120,12 @@ class Collector:
                 return
 
     def _given_up(self) -> list[int]:
-        """Clients that have been away for too long, or were refused, are not waited for."""
+        """Clients that were refused are not waited for, nor those of a sample that have been away for too long.
+
+        Without one that the method names itself the run cannot go on: it has until the deadline to come back.
+        """
         patience, now = self.ledger.config.round.patience_seconds, self.transport.now()
+        patience = patience if self._sampled else math.inf
         clients = [self.ledger.roster.clients[i] for i in self._waiting]
         away = [c.index for c in clients if c.absent_since is not None and now - c.absent_since > patience]
         return away + [c.index for c in clients if c.node in self.admission.refused and c.index not in away]

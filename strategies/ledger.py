@@ -79,6 +79,11 @@ class Ledger:
         key = Key(self.config.seed, "cohort", self.next_round, tensor=attempt)
         return [int(i) for i in choose(key, count, self.config.participation.cohort(count))]
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the next round asks a sample, of which anybody may be missing."""
+        return self.bundle.asks(self.replicated.replica, self.server, self.next_round) is Asks.SAMPLE
+
     def needed(self, asked: Sequence[int]) -> int:
         """Replies without which the round is repeated: all of them where all are asked, one of those that are named."""
         asks = self.bundle.asks(self.replicated.replica, self.server, self.next_round)
