@@ -16,7 +16,7 @@ from strategies.base import Federation, Method, Oracle
 from strategies.bundle import Bundle, Replica
 from strategies.coordinator import Coordinator
 from strategies.ledger import Ledger
-from strategies.problems import FiniteSum
+from strategies.loop import Problem
 from strategies.replicated import Replicated, history_start
 from strategies.roster import Roster
 from strategies.store import MemoryStore, Store
@@ -59,7 +59,7 @@ class PlainWorkshop:
     """Opens places on the problem."""
 
     method: Method
-    problem: FiniteSum
+    problem: Problem
     seed: int
     oracles: list[Oracle] = field(default_factory=list)
 
@@ -175,7 +175,7 @@ class World:
     def __init__(
         self,
         method: Method,
-        problem: FiniteSum,
+        problem: Problem,
         *,
         participation: float = 1.0,
         faults: Faults | None = None,
