@@ -1,7 +1,7 @@
 """The oracle of a torch task: gradients and local training on one client's examples, the model warm between rounds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from client.example_gradients import example_gradients
 from client.flat import FlatModel, TorchModel
 from client.local import LocalOptions
 from client.stepper import Stepper
@@ -37,6 +38,16 @@ class _Tally:
     started: float = field(default_factory=time.perf_counter)
 
 
+@dataclass
+class _Following:
+    """A window of units to go through, and who looks at their gradients."""
+
+    unit: str
+    batches: list[Tensor]  # of indices
+    observe: Callable[[Tensor], None]
+    observed: bool = False
+
+
 class TorchOracle:
     """``strategies.base.Oracle`` over a model and one client's examples.
 
@@ -51,6 +62,8 @@ class TorchOracle:
         self.model = model
         self.examples = examples
         self._tally = _Tally(torch.zeros(()))
+        self._following: _Following | None = None
+        self._grouped: Tensor | None = None
 
     @staticmethod
     def of(
@@ -75,29 +88,90 @@ class TorchOracle:
 
     def sample(self, x: Tensor, key: Key) -> Tensor:
         """The mean gradient over the ``batch`` distinct examples that the key draws; a new flat tensor."""
-        total = len(self.examples)
-        drawn = torch.from_numpy(choose(key.at("batch"), total, min(self.model.options.batch, total)))
+        total, following = len(self.examples), self._following
         with self._work(x, key.at("dropout")) as flat:
-            self._add_gradient(drawn)
+            if following is not None:  # a method may ask for two points on one minibatch: the units are the same
+                self._add_observed(following.batches[0], following, seen=following.observed)
+                following.observed = True
+            else:
+                self._add_gradient(torch.from_numpy(choose(key.at("batch"), total, self._batch)))
             return flat.gradient.clone()
 
     def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:
         """Local training from x; ``update`` is x minus where it ends, a new flat tensor.
 
-        Batches follow a keyed order of all examples, a new order for each pass. The optimiser starts anew, or from
-        ``memory`` with ``local.keep``.
+        Batches follow a keyed order of all examples, a new order for each pass, or the window of ``following``. The
+        optimiser starts anew, or from ``memory`` with ``local.keep``.
         """
-        options = self.model.options
+        options, following = self.model.options, self._following
         steps = options.steps_of(len(self.examples))
+        batches = islice(self._batches(key), steps) if following is None else following.batches
         with self._work(x, key.at("dropout")) as flat:
             step = Stepper(options, flat, memory)
-            for indices in islice(self._batches(key), steps):
+            for indices in batches:
                 flat.gradient.zero_()
-                self._add_gradient(indices)
+                if following is None:
+                    self._add_gradient(indices)
+                else:
+                    self._add_observed(indices, following)
                 if correction is not None:
                     flat.gradient.add_(correction)
                 step()
             return Local(x.to(flat.vector) - flat.vector, steps, options.rate, step.memory)
+
+    # -- in a given order ----------------------------------------------------------------------------------------
+
+    def units(self, unit: str) -> int:
+        """How many microbatches (unit "batch") or examples there are."""
+        total = len(self.examples)
+        return total if unit == "example" else -(-total // self.model.options.batch)
+
+    def window(self, unit: str, work: str) -> int:
+        """How many units ``local`` (work "steps") or ``sample`` (work "minibatch") goes through."""
+        steps = self.model.options.steps_of(len(self.examples)) if work == "steps" else 1
+        return steps if unit == "batch" else steps * self._batch
+
+    @contextmanager
+    def following(self, unit: str, window: Sequence[int], observe: Callable[[Tensor], None]) -> Iterator[None]:
+        """Within it, ``local`` and ``sample`` go through the units of ``window``; ``observe`` sees their gradients.
+
+        A microbatch always holds the same examples: those of one keyed permutation, cut into batches.
+        """
+        if unit == "example":
+            batches = list(torch.split(torch.tensor(window, dtype=torch.int64), self._batch))
+        else:
+            groups = self._groups()
+            batches = [groups[index] for index in window]
+        self._following = _Following(unit, batches, observe)
+        try:
+            yield
+        finally:
+            self._following = None
+
+    def _groups(self) -> tuple[Tensor, ...]:
+        """The examples of each microbatch."""
+        if self._grouped is None:
+            self._grouped = torch.from_numpy(permutation(Key(0, "microbatches"), len(self.examples)))
+        return torch.split(self._grouped, self.model.options.batch)
+
+    def _add_observed(self, indices: Tensor, following: _Following, seen: bool = False) -> None:
+        """The gradient of some examples, and what there is to see of it: itself, or one per example."""
+        if following.unit == "batch" or seen:
+            self._add_gradient(indices)
+            if not seen:
+                following.observe(self.model.flat.gradient)
+            return
+        model = self.model
+        batch = to_dtype(self.examples.batch(indices.to(model.device), model.device), model.dtype)
+        for gradients, losses in example_gradients(model.task, model.flat, batch, len(indices)):
+            following.observe(gradients)
+            model.flat.gradient.add_(gradients.sum(0) / len(indices))
+            self._tally.loss += losses.sum()
+        self._tally.examples += len(indices)
+
+    @property
+    def _batch(self) -> int:
+        return min(self.model.options.batch, len(self.examples))
 
     def evaluate(self, x: Tensor, buffers: Tensor | None, examples: Examples) -> dict[str, float]:
         """The task's metrics of the model at x (and with these buffers) on other examples."""

@@ -17,6 +17,7 @@ from strategies.base import Federation, Oracle
 from strategies.builder import build_method
 from strategies.bundle import Bundle, Replica
 from strategies.flower import LOCAL_ONLY
+from strategies.ordered import in_order
 from thinwire.config import build, merge
 from thinwire.device import choose_device, set_threads
 from thinwire.errors import WireError
@@ -42,7 +43,7 @@ class Workshop:
         parts = self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser
         method = build_method(*parts, local.work, local=self.config.local)
         self.federation = Federation(layout, clients, self.config.seed, dtype)
-        self.bundle = Bundle.of(method, self.model.buffer_layout)
+        self.bundle = Bundle.of(in_order(method, self.config.order, local.work), self.model.buffer_layout)
         start = torch.zeros(layout.numel, dtype=dtype)
         buffers = self.model.buffer_layout
         zeros = None if buffers is None else torch.zeros(buffers.numel, dtype=dtype)

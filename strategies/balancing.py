@@ -51,7 +51,7 @@ def _balance_block(total: Vectors, rows: Vectors, own: Sequence[Vectors], weight
     reach = rows @ total
     for i, mine in enumerate(own):
         reach[i] += weight * float(rows[i] @ mine)
-    owner = np.array([id(mine) for mine in own])
+    owner = np.array([mine.__array_interface__["data"][0] for mine in own])  # which rows share a sum
     eps = np.empty(len(rows))
     for i in range(len(rows)):
         eps[i] = 1.0 if reach[i] <= 0 else -1.0
@@ -65,19 +65,25 @@ def _balance_block(total: Vectors, rows: Vectors, own: Sequence[Vectors], weight
     signs[:] = eps > 0
 
 
-def coordinate(differences: Sequence[Vectors], local_weight: float = 0.0) -> list[Signs]:
+def coordinate(
+    differences: Sequence[Vectors],
+    local_weight: float = 0.0,
+    total: Vectors | None = None,
+    own: Sequence[Vectors] = (),
+) -> list[Signs]:
     """The server's part: the signs of every client's pair differences (one array of shape (pairs, k) each).
 
     Pair-major, client-minor in the given order; a client with fewer pairs drops out when its own are exhausted.
-    ``local_weight`` 0 is CD-GraB, 1 the hybrid for partial participation. All sums start at zero.
+    ``local_weight`` 0 is CD-GraB, 1 the hybrid for partial participation. The sums start at zero, or go on with
+    ``total`` and each client's ``own``, which move in place.
     """
     longest = max(map(len, differences), default=0)
     turns = [(t, i) for t in range(longest) for i, v in enumerate(differences) if t < len(v)]
     signs = [np.empty(len(v), np.uint8) for v in differences]
     if not turns:
         return signs
-    total = np.zeros(differences[turns[0][1]].shape[1])
-    sums = [np.zeros_like(total) for _ in differences] if local_weight else []
+    total = np.zeros(differences[turns[0][1]].shape[1]) if total is None else total
+    sums = (list(own) or [np.zeros_like(total) for _ in differences]) if local_weight else []
     for start in range(0, len(turns), BLOCK):
         block = turns[start : start + BLOCK]
         rows = np.stack([differences[i][t] for t, i in block]).astype(np.float64)

@@ -227,6 +227,15 @@ class Method(ABC):
         for name in uplink:
             round.decode(uplink, name, self.uplink[name], round.key(name, "up"))
 
+    @property
+    def sends_directions(self) -> bool:
+        """Whether an uplink alone tells the client's direction, as far as its compressor lets it."""
+        return False
+
+    def direction(self, uplink: Packet, round: Round) -> Tensor | None:
+        """The direction in an uplink of ``round.client``; None unless ``sends_directions``."""
+        return None
+
     def check(self, federation: Federation, participation: float) -> None:
         """Refuse what theory refuses, naming what would fit. Raises ConfigError. Called when the run is built."""
         return

@@ -126,6 +126,15 @@ class Descent(Method):
         """As the estimator is."""
         return self.estimator.mirrored
 
+    @property
+    def sends_directions(self) -> bool:
+        """As the estimator does."""
+        return self.estimator.sends_directions
+
+    def direction(self, uplink: Packet, round: Round) -> Tensor | None:
+        """The estimator's."""
+        return self.estimator.direction(uplink, round)
+
     def check(self, federation: Federation, participation: float) -> None:
         """What any of the three parts refuses."""
         self.estimator.check(federation, participation)

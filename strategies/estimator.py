@@ -85,6 +85,15 @@ class Estimator(ABC):
         """The server part with what it derives from the mirrors summed anew, in ascending index."""
         return server
 
+    @property
+    def sends_directions(self) -> bool:
+        """Whether an uplink alone tells the client's direction, as far as its compressor lets it."""
+        return False
+
+    def direction(self, uplink: Packet, round: Round) -> Tensor | None:
+        """The direction in an uplink of ``round.client``; None unless ``sends_directions``."""
+        return None
+
     def check(self, federation: Federation, participation: float) -> None:
         """Refuse what theory refuses, naming what would fit. Raises ConfigError."""
         return

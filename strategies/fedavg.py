@@ -61,6 +61,15 @@ class FedAvg(Estimator):
         """One payload, the update."""
         return {UPDATE: self.compressor}
 
+    @property
+    def sends_directions(self) -> bool:
+        """Q(D_i)."""
+        return True
+
+    def direction(self, uplink: Packet, round: Round) -> Tensor:
+        """Q(D_i)."""
+        return round.decode(uplink, UPDATE, self.compressor, round.key(UPDATE, "up"))
+
     def check(self, federation: Federation, participation: float) -> None:
         """Refuse a biased compressor: without feedback its error never comes back."""
         layout = federation.layout

@@ -23,6 +23,7 @@ from strategies.bundle import Bundle
 from strategies.coordinator import Coordinator, Decided
 from strategies.grid_transport import GridTransport
 from strategies.ledger import Ledger
+from strategies.ordered import in_order
 from strategies.replicated import Replicated, history_start
 from strategies.roster import Roster
 from strategies.store import MemoryStore, Store
@@ -34,7 +35,7 @@ from thinwire.wire.codec import parse_codec
 from thinwire.wire.exchange import new_run
 
 LOCAL_ONLY = ("path", "root", "folder", "directory")  # task options that name a place on the server's own machine
-SENT_TO_CLIENTS = ("seed", "dtype", "threads", "method", "uplink", "downlink", "optimiser", "local", "task")
+SENT_TO_CLIENTS = ("seed", "dtype", "threads", "method", "uplink", "downlink", "optimiser", "local", "task", "order")
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
@@ -70,14 +71,10 @@ class MethodStrategy(Strategy):
         if config is not None and options:
             raise ConfigError("give MethodStrategy either a RunConfig or options by keyword, not both")
         local = self.config.local
-        self.method: Method = build_method(
-            self.config.method,
-            self.config.uplink,
-            self.config.downlink,
-            self.config.optimiser,
-            str(local.get("work", "steps")),
-            local=local,
-        )
+        work = str(local.get("work", "steps"))
+        parts = self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser
+        method = build_method(*parts, work, local=local)
+        self.method: Method = in_order(method, self.config.order, work, self.config.participation.fraction)
         self._layout = layout
         self._buffers = buffers
         self._store: Store = store or MemoryStore(mirrors=self.method.mirrored)

@@ -51,7 +51,10 @@ class LinearModel:
         """The gradient over the rows that the key draws, without replacement."""
         if not self.batch:
             return self.full(x)
-        rows = torch.from_numpy(choose(key, len(self.targets), self.batch))
+        return self.at_rows(x, torch.from_numpy(choose(key, len(self.targets), self.batch)))
+
+    def at_rows(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The gradient over these rows (int64) as if they were all."""
         return self._gradient(x, self.features[rows], self.targets[rows])
 
     def local(self, x: Tensor, key: Key, correction: Tensor | None = None, memory: Any = None) -> Local:

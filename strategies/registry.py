@@ -9,6 +9,7 @@ import strategies
 from strategies.base import Method
 from strategies.descent import Descent
 from strategies.estimator import Estimator
+from strategies.ordered import Ordered
 from thinwire.config import nearest
 from thinwire.errors import ConfigError
 from thinwire.presets import PRESETS
@@ -28,7 +29,8 @@ def registry() -> dict[str, type[Estimator] | type[Method]]:
             if inspect.isclass(value) and issubclass(value, (Estimator, Method)) and "name" in vars(value):
                 other = found.setdefault(value.name, value)
                 assert other is value, f"two methods are called {value.name!r}: {other} and {value}"
-    del found[Descent.name]  # the frame of the estimators, no method of its own
+    for frame in (Descent, Ordered):  # a frame of estimators, one of methods: no methods of their own
+        del found[frame.name]
     return found
 
 

@@ -91,6 +91,7 @@ class RunConfig:
     optimiser: Options = field(default_factory=lambda: {"name": "sgd"})
     local: Options = field(default_factory=lambda: {"steps": 10, "rate": 0.1})
     task: Options = field(default_factory=lambda: {"name": "digits"})
+    order: Options = field(default_factory=lambda: {"name": "random"})
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     round: RoundConfig = field(default_factory=RoundConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -120,7 +121,7 @@ class RunConfig:
         return build(RunConfig, layered, "")
 
 
-SECTIONS = ("method", "uplink", "downlink", "optimiser", "local", "task")
+SECTIONS = ("method", "uplink", "downlink", "optimiser", "local", "task", "order")
 
 
 def _work(options: Mapping[str, Any]) -> Any:
