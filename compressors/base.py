@@ -110,6 +110,15 @@ class Compressor(ABC):
         """
         return None
 
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> NDArray[np.int64] | None:
+        """Where the values of a message stand, in the order in which they travel; None if it keeps every entry.
+
+        For compressors that keep some entries as they are, or unbiased times a factor, and drop the rest. The values
+        are the last stream, and are not looked at: another compressor may carry them. Raises WireError, as ``decode``.
+        """
+        return None
+
     def worst(self, layout: Layout) -> Tensor | None:
         """A vector (float64) on which omega, or else 1 - alpha, is attained: the constant is exact. None: a bound."""
         return None

@@ -46,7 +46,7 @@ class Eden(Compressor):
 
     @property
     def _form(self) -> Form:
-        return Form(int(self.bits)) if self.bits >= 1 else Form(1, self.bits)
+        return Form.of(self.bits)
 
     def omega(self, layout: Layout) -> float | None:
         """D/(1 - D) (1 + 1/n) of the smallest chunk, 0 where all is dense; None if biased. A bound, measured."""

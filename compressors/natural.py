@@ -42,9 +42,7 @@ class Natural(Compressor):
 
     def least_bits(self, encoded: Encoded, layout: Layout) -> float:
         """The entropy of the signed exponents."""
-        values = encoded.decoded.cpu().numpy().astype(np.float64)
-        levels = np.rint(np.log2(np.abs(values), out=np.zeros(len(values)), where=values != 0))
-        return entropy_bits(np.sign(values) * (levels + 4096))
+        return entropy_bits(unpack_symbols(encoded.payload.streams[0], 1, layout.numel)[0])
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """One byte symbol per entry, entropy-coded."""

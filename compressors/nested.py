@@ -8,6 +8,7 @@ is the outer name with the inner codecs in parentheses, so that a receiver that 
 import itertools
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,30 @@ from torch import Tensor
 from compressors.base import Compressor, Payload, require
 from compressors.registry import registry
 from thinwire.errors import WireError
-from thinwire.layout import Layout
+from thinwire.layout import Entry, Layout
 from thinwire.random import Key
 from thinwire.wire.codec import parse_codec
 
 HEAD = struct.Struct("<HB")  # bytes of parameters; number of streams
+
+PROBE = Layout((Entry("matrix", (64, 64)),))
+"""A model on which compressors inside others are judged: unbiased or contractive."""
+
+
+def finite(vector: Tensor) -> Tensor:
+    """The vector with what has overflowed clamped to the largest finite numbers; NaN stays, for receivers to refuse."""
+    most = torch.finfo(vector.dtype).max
+    return vector.clamp(-most, most)
+
+
+def split_warm(warm: Any, count: int) -> tuple[Any, ...]:
+    """The warm states of the inner compressors, None for each where there is nothing (or nothing that fits)."""
+    return warm if isinstance(warm, tuple) and len(warm) == count else (None,) * count
+
+
+def join_warm(*warm: Any) -> tuple[Any, ...] | None:
+    """Their next warm states together; None if there is none."""
+    return None if all(one is None for one in warm) else warm
 
 
 def codecs_around(name: str, *inner: Compressor) -> frozenset[str]:

@@ -128,17 +128,27 @@ class RandK(Compressor):
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """Zeros with the values at the places that the sender's key gives."""
         require(len(payload.streams) == 1, f"rand-k of {len(payload.streams)} streams; expected 1")
-        require(len(payload.parameters) >= PARAMETERS.size, f"rand-k of {len(payload.parameters)} bytes of parameters")
-        fraction, scope_index, shared = PARAMETERS.unpack_from(payload.parameters)
-        require(0 < fraction <= 1, f"fraction {fraction}; allowed: above 0 and at most 1")
-        require(scope_index < len(SCOPES) and shared < 2, f"unknown scope {scope_index} or mask {shared}")
-        scope = SCOPES[scope_index]
-        pieces = parts(layout, fraction, scope)
-        positions = with_dense(_mask(pieces, key, bool(shared)), layout, scope)
+        positions, runs = _places(payload, layout, key)
         description = payload.parameters[PARAMETERS.size :]
-        runs = runs_of(pieces, layout, scope)
         values = decode_values(description, payload.streams[0], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
+
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> Indices:
+        """The mask of the key, then the dense tensors."""
+        return _places(payload, layout, key)[0]
+
+
+def _places(payload: Payload, layout: Layout, key: Key) -> tuple[Indices, list[int]]:
+    """Where the values stand, and how many follow each other in each tensor."""
+    require(len(payload.streams) <= 1, f"rand-k of {len(payload.streams)} streams")
+    require(len(payload.parameters) >= PARAMETERS.size, f"rand-k of {len(payload.parameters)} bytes of parameters")
+    fraction, scope_index, shared = PARAMETERS.unpack_from(payload.parameters)
+    require(0 < fraction <= 1, f"fraction {fraction}; allowed: above 0 and at most 1")
+    require(scope_index < len(SCOPES) and shared < 2, f"unknown scope {scope_index} or mask {shared}")
+    scope = SCOPES[scope_index]
+    pieces = parts(layout, fraction, scope)
+    return with_dense(_mask(pieces, key, bool(shared)), layout, scope), runs_of(pieces, layout, scope)
 
 
 def _mask(pieces: list[Part], key: Key, shared: bool) -> Indices:

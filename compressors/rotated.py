@@ -29,7 +29,8 @@ from thinwire.layout import Layout
 from thinwire.random import Key
 from thinwire.wire.coding import pack_symbols, unpack_symbols
 
-PARAMETERS = struct.Struct("<Bd")  # bits of a symbol; share of the rotated entries that travel
+PARAMETERS = struct.Struct("<BH")  # bits of a symbol; share of the rotated entries that travel, in 2^-16, less one
+SHARES = 1 << 16
 SAFE = 2.0**-20  # of the largest finite number: below it, a scale times an entry of R^T q does not overflow
 
 
@@ -38,11 +39,16 @@ class Form:
     """How a rotated vector is quantised."""
 
     bits: int  # of a symbol, 1 to 8
-    share: float = 1.0  # of the rotated entries, in (0, 1]; below 1 with one bit only
+    share: int = SHARES  # of the rotated entries, in units of 2^-16; less than all with one bit only
+
+    @staticmethod
+    def of(rate: float) -> "Form":
+        """That of so many bits an entry; a share is rounded up to its unit."""
+        return Form(int(rate)) if rate >= 1 else Form(1, math.ceil(rate * SHARES))
 
     def rows(self, run: Run) -> int:
         """How many rows of a run travel."""
-        return math.ceil(self.share * run.rows)
+        return -(-self.share * run.rows // SHARES)
 
     def omega(self, layout: Layout) -> float:
         """Of the unbiased scale: D / (1 - D) of a Gaussian and 1/n of it more; after a share p, (1 + omega) / p - 1."""
@@ -86,7 +92,7 @@ def encode_rotated(codec: str, x: Tensor, layout: Layout, key: Key, form: Form, 
     decoded[dense] = x[dense]
     kept = np.concatenate([scales, x[dense].cpu().numpy()])
     description, stream, _ = encode_values(kept, "fp32", None)
-    parameters = PARAMETERS.pack(form.bits, form.share) + description
+    parameters = PARAMETERS.pack(form.bits, form.share - 1) + description
     streams = (pack_symbols([symbols.cpu().numpy()]), stream)
     return Encoded(Payload(codec, DTYPE_NAMES[x.dtype], parameters, streams), decoded)
 
@@ -127,10 +133,10 @@ def _read(
     require(len(payload.streams) == 2, f"rotated codec of {len(payload.streams)} streams; expected 2")
     size = PARAMETERS.size + DESCRIPTION.size
     require(len(payload.parameters) == size, f"{len(payload.parameters)} bytes of parameters; expected {size}")
-    bits, share = PARAMETERS.unpack_from(payload.parameters)
+    bits, less = PARAMETERS.unpack_from(payload.parameters)
     require(1 <= bits <= most_bits, f"{bits} bits; allowed: 1 to {most_bits}")
-    require(0 < share <= 1 and (share == 1 or bits == 1), f"share {share} with {bits} bits")
-    form, pieces = Form(bits, share), pieces_of(runs_of(layout), device)
+    require(less + 1 == SHARES or bits == 1, f"a share of {less + 1} / 2^16 with {bits} bits")
+    form, pieces = Form(bits, less + 1), pieces_of(runs_of(layout), device)
     at_symbol, at_scale = _firsts(pieces, form)
     symbols = unpack_symbols(payload.streams[0], 1, at_symbol[-1])[0]
     require(int(symbols.max(initial=0)) < 1 << bits, f"symbol {int(symbols.max(initial=0))} of {bits} bits")

@@ -133,14 +133,25 @@ class TopK(Compressor):
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """Zeros with the values at their places."""
         require(len(payload.streams) == 2, f"top-k of {len(payload.streams)} streams; expected 2")
-        require(len(payload.parameters) >= PARAMETERS.size, f"top-k with {len(payload.parameters)} bytes of parameters")
-        scope_index, count = PARAMETERS.unpack_from(payload.parameters)
-        require(scope_index < len(SCOPES), f"unknown scope {scope_index}")
-        scope = SCOPES[scope_index]
-        indices = unpack_indices(payload.streams[0], count, layout.numel)
-        check_sparse(indices, layout, scope)
-        positions = with_dense(indices, layout, scope)
+        indices, scope = _indices(payload, layout)
+        positions, runs = with_dense(indices, layout, scope), runs_in(indices, layout, scope)
         description = payload.parameters[PARAMETERS.size :]
-        runs = runs_in(indices, layout, scope)
         values = decode_values(description, payload.streams[1], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
+
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> Indices:
+        """The kept entries, then the dense tensors."""
+        indices, scope = _indices(payload, layout)
+        return with_dense(indices, layout, scope)
+
+
+def _indices(payload: Payload, layout: Layout) -> tuple[Indices, Scope]:
+    """The kept entries and the scope, checked."""
+    require(1 <= len(payload.streams) <= 2, f"top-k of {len(payload.streams)} streams")
+    require(len(payload.parameters) >= PARAMETERS.size, f"top-k with {len(payload.parameters)} bytes of parameters")
+    scope_index, count = PARAMETERS.unpack_from(payload.parameters)
+    require(scope_index < len(SCOPES), f"unknown scope {scope_index}")
+    indices = unpack_indices(payload.streams[0], count, layout.numel)
+    check_sparse(indices, layout, SCOPES[scope_index])
+    return indices, SCOPES[scope_index]

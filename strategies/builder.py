@@ -191,13 +191,25 @@ def build_compressor(options: Mapping[str, Any] | str, where: str) -> Compressor
 
 
 def _build(kind: type[Part], options: Mapping[str, Any], where: str, **given: Any) -> Part:
-    """As ``build``; an option that is a compressor is given by its name, or with its options."""
+    """As ``build``; an option that is a compressor is given by its name or by options, its default's where unnamed."""
     hints, plain = get_type_hints(kind), {}
     for key, value in options.items():
         name = key.replace("-", "_")
         inside = section_of(hints.get(name)) if name not in given else None
         if inside is not None and issubclass(inside, Compressor) and isinstance(value, (Mapping, str)):
+            usual = _default_of(kind, name)
+            if isinstance(value, Mapping) and isinstance(usual, Compressor):
+                value = {"name": usual.name, **value}
             given[name] = build_compressor(value, join(where, key))
         else:
             plain[key] = value
     return build(kind, plain, where, **given)
+
+
+def _default_of(kind: type[Any], name: str) -> Any:
+    """The default of a dataclass's field, None where it has none."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    make = field.default_factory
+    if make is dataclasses.MISSING:
+        return None if field.default is dataclasses.MISSING else field.default
+    return make()

@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from compressors import Compressor
+from compressors.composed import Composed
+from compressors.eden import Eden
 from compressors.identity import Identity
+from compressors.induced import Induced
+from compressors.mixed import Mixed
 from compressors.natural import Natural
+from compressors.rand_k import RandK
+from compressors.scaled import Scaled
 from compressors.top_k import TopK
 from strategies import builder
 from strategies.base import Downlink, Federation, Method
@@ -20,6 +26,7 @@ from strategies.ef14 import EF14
 from strategies.ef21 import EF21
 from strategies.fedavg import FedAvg
 from strategies.optimisers import SGD, torch_optimisers
+from thinwire.config import set_keys
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.presets import PRESETS
@@ -60,6 +67,38 @@ def test_a_compressor_inside_another_is_given_the_same_way():
     assert isinstance(outer.inner, Natural)
     with pytest.raises(ConfigError, match=r"uplink\.inner\.fractoin"):
         build_compressor({"name": "scaled", "inner": {"name": "top-k", "fractoin": 0.1}}, "uplink")
+
+
+def test_compressors_by_the_kind_of_tensor_are_set_by_keys_one_by_one():
+    assignments = ["uplink.name=mixed", "uplink.large.fraction=0.1", "uplink.matrices.name=scaled"]
+    assignments += ["uplink.matrices.inner.name=rand-k", "uplink.matrices.inner.values=fp32"]
+    assignments += ["uplink.named=top-k", 'uplink.names="*embed*,head.*"', "uplink.least=100"]
+    config = RunConfig.of(set_keys({}, assignments))
+    matrices = Scaled(RandK(values="fp32"))
+    expected = Mixed(TopK(0.1), Identity(), 100, matrices, TopK(), "*embed*,head.*")
+    built = build_method(config.method, config.uplink, config.downlink, config.optimiser)
+    assert built.uplink == {"update": expected}
+    for key, message in (
+        ("uplink.large.fractoin=1", r"uplink\.large\.fractoin"),
+        ("uplink.matrices.inner.name=top-k", r"uplink\.matrices: inner = TopK"),
+        ("uplink.smal=natural", r"uplink\.smal.*did you mean 'small'"),
+        ("uplink.small.name=natural", "all unbiased, or all contractive"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_compressor(RunConfig.of(set_keys({}, [*assignments, key])).uplink, "uplink")
+
+
+def test_nested_compressors_are_named_with_their_keys():
+    options = {"name": "induced", "contractive": {"name": "top-k", "fraction": 0.1}, "unbiased": "natural"}
+    assert build_compressor(options, "uplink") == Induced(TopK(0.1), Natural())
+    composed = {
+        "name": "composed",
+        "first": {"name": "rand-k", "values": "fp32"},
+        "second": {"name": "eden", "bits": 2},
+    }
+    assert build_compressor(composed, "uplink") == Composed(RandK(values="fp32"), Eden(2))
+    with pytest.raises(ConfigError, match=r"'uplink\.second' is missing"):
+        build_compressor({"name": "composed", "first": "natural"}, "uplink")
 
 
 @pytest.mark.parametrize(
