@@ -9,6 +9,10 @@ distributed learning with gradient quantization and double variance reduction", 
     server:         G = h + sum_{i in S} (p_i / pi) m_i ;  x <- x - gamma G
                     h <- h + a sum_{i in S} p_i m_i                          h = sum p_i h_i over ALL n clients
 
+With an inner compressor C, generalised DIANA of Shulgin, Richtarik, "Shifted compression framework: generalizations and
+improvements", UAI 2022, https://arxiv.org/abs/2206.10452: C(D_i - h_i) moves the shift before Q, so that
+m_i = c_i + Q(D_i - h_i - c_i) with c_i = C(D_i - h_i), and omega (1 - alpha) stands for omega. It sends both.
+
 h_i shift of client i, known to it and, bit for bit, to the server; starts at 0 and learns grad f_i(x*), so that the
 error of Q vanishes; G takes the old h; D_i gradient of f_i at x, or another direction of descent; Q in U(omega), an
 unbiased compressor; S cohort, pi = |S|/n; p_i weights; a = 1/(1+omega); gamma rate, in practice up to ten times that of
@@ -18,6 +22,7 @@ verified): an absent one keeps h_i.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +33,7 @@ from compressors.identity import Identity
 from strategies.base import Federation, Packet, Round
 from strategies.estimator import UPDATE, Estimator, gather, weighted_sum
 from strategies.theory import Constants, Promise, Theory
-from strategies.unbiased import check_unbiased, joint_omega, omega_of
+from strategies.unbiased import around, check_inner, check_unbiased, joint_omega, omega_of
 from thinwire.errors import ConfigError
 
 
@@ -54,14 +59,20 @@ class DIANA(Estimator):
     name: ClassVar[str] = "diana"
     compressor: Compressor = field(default_factory=Identity)
     shift_rate: float = 0.0  # a in (0, 1]; 0: 1/(1+omega)
+    inner: Compressor | None = None  # C, contractive
 
     def __post_init__(self) -> None:
         if not 0 <= self.shift_rate <= 1:
             raise ValueError(f"shift_rate = {self.shift_rate} must lie in (0, 1], or be 0 for 1/(1+omega)")
 
+    @cached_property
+    def operator(self) -> Compressor:
+        """Q, or C and Q together."""
+        return around(self.inner, self.compressor)
+
     def _rate(self, federation: Federation) -> Tensor:
         """a in the run's dtype: the same number on both ends."""
-        rate = self.shift_rate or 1 / (1 + omega_of(self.compressor, federation.layout))
+        rate = self.shift_rate or 1 / (1 + omega_of(self.operator, federation.layout))
         return torch.tensor(rate, dtype=federation.dtype)
 
     def begin(self, x0: Tensor, federation: Federation) -> DIANAServer:
@@ -76,7 +87,7 @@ class DIANA(Estimator):
         """Send Q(D_i - h_i) and add a times what the server will decode to h_i."""
         federation, key = round.federation, round.key(UPDATE, "up")
         difference = direction - private.h
-        encoded = self.compressor.encode(difference, federation.layout, key, round.place, private.warm)
+        encoded = self.operator.encode(difference, federation.layout, key, round.place, private.warm)
         h = private.h + encoded.decoded * self._rate(federation)
         return DIANAClient(h, encoded.warm), {UPDATE: encoded.payload}
 
@@ -87,7 +98,7 @@ class DIANA(Estimator):
         round: Round,
     ) -> tuple[DIANAServer, Tensor]:
         """G by the old h, and the next one."""
-        gathered = gather(uplinks, self.compressor, round)
+        gathered = gather(uplinks, self.operator, round)
         direction = server.h + gathered.sampled()
         return DIANAServer(gathered.total.mul_(self._rate(round.federation)).add_(server.h)), direction
 
@@ -102,7 +113,7 @@ class DIANA(Estimator):
 
     def advance(self, mirror: Tensor, uplink: Packet, round: Round) -> Tensor:
         """h_i + a m_i."""
-        message = round.decode(uplink, UPDATE, self.compressor, round.key(UPDATE, "up"), mirror.device)
+        message = round.decode(uplink, UPDATE, self.operator, round.key(UPDATE, "up"), mirror.device)
         return mirror + message * self._rate(round.federation)
 
     def rebuild(self, server: DIANAServer, mirrors: Iterable[Tensor], federation: Federation) -> DIANAServer:
@@ -112,20 +123,21 @@ class DIANA(Estimator):
     @property
     def uplink(self) -> Mapping[str, Compressor]:
         """One payload, the compressed difference."""
-        return {UPDATE: self.compressor}
+        return {UPDATE: self.operator}
 
     def check(self, federation: Federation, participation: float) -> None:
-        """Refuse a biased compressor."""
+        """Refuse a biased compressor, and an inner one that contracts nothing."""
         check_unbiased(self.compressor, federation.layout, self.name)
+        check_inner(self.inner, federation.layout, self.name)
 
     def theory(self, constants: Constants, federation: Federation, participation: float = 1.0) -> Theory:
         """``1/((1 + 6 omega/n) L_max)``; of a cohort of s with (1+omega) n/s - 1 in the place of omega."""
-        joint = joint_omega(self.compressor, federation, participation)
+        joint = joint_omega(self.operator, federation, participation)
         return learning_theory(joint, self.learning(federation) * participation, constants)
 
     def learning(self, federation: Federation) -> float:
         """The a of theory, at most 1/(1+omega). Raises ConfigError above."""
-        most = 1 / (1 + omega_of(self.compressor, federation.layout))
+        most = 1 / (1 + omega_of(self.operator, federation.layout))
         if self.shift_rate > most:
             raise ConfigError(f"shifts have no theory for shift_rate = {self.shift_rate:g}; it allows up to {most:g}")
         return self.shift_rate or most

@@ -28,7 +28,7 @@ from strategies.base import Downlink, Federation, Method, Oracle, Packet, Round
 from strategies.channels import Channel, Dense
 from strategies.descent import Work, direction_at, narrowed
 from strategies.estimator import gather
-from strategies.optimisers import SGD
+from strategies.optimiser import SGD
 from strategies.theory import Constants, Promise, Theory
 from strategies.unbiased import check_unbiased, joint_omega, sampling_omega
 from thinwire.errors import ConfigError

@@ -30,7 +30,7 @@ from strategies.base import Asks, Downlink, Federation, Method, Oracle, Packet, 
 from strategies.channels import Channel, Dense
 from strategies.descent import Work, direction_at, narrowed
 from strategies.estimator import UPDATE, gather
-from strategies.optimisers import SGD, Optimiser
+from strategies.optimiser import SGD, Optimiser
 from strategies.theory import Constants, Promise, Theory
 from strategies.unbiased import check_unbiased, joint_omega, omega_of
 from thinwire.errors import WireError

@@ -1,7 +1,9 @@
 """Unbiased compressors for the methods with shifts, and what the clients of a round together make of their error."""
 
 from compressors import Compressor
+from compressors.induced import Induced
 from strategies.base import Federation
+from strategies.contraction import as_contraction, check_contraction
 from strategies.estimator import names_of
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -14,6 +16,20 @@ def check_unbiased(compressor: Compressor, layout: Layout, who: str) -> None:
             f"{who} needs an unbiased compressor, and {compressor.name!r} is biased: choose method ef21 or ef14, or "
             f"one of {names_of(lambda form: form.omega(layout) is not None)}"
         )
+
+
+def check_inner(inner: Compressor | None, layout: Layout, who: str) -> None:
+    """Refuse an inner compressor that contracts nothing. Raises ConfigError."""
+    if inner is not None:
+        check_contraction(inner, layout, f"the inner compressor of {who}")
+
+
+def around(inner: Compressor | None, compressor: Compressor) -> Compressor:
+    """Q with C inside it, ``C(x) + Q(x - C(x))`` of omega (1 - alpha); Q alone where there is none.
+
+    Both have passed their checks.
+    """
+    return compressor if inner is None else Induced(as_contraction(inner), compressor)
 
 
 def omega_of(compressor: Compressor, layout: Layout) -> float:

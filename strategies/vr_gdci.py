@@ -27,7 +27,7 @@ from strategies.channels import Channel, Dense
 from strategies.descent import Work, direction_at, narrowed
 from strategies.diana import DIANA, DIANAClient, DIANAServer
 from strategies.gdci import check_rates, iterate_theory
-from strategies.optimisers import SGD
+from strategies.optimiser import SGD
 from strategies.theory import Constants, Theory
 from strategies.unbiased import check_unbiased, joint_omega
 
