@@ -7,7 +7,7 @@ adds to its error.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -106,10 +106,11 @@ def encode_factors(
 
 def decode_factors(payload: Payload, layout: Layout, device: torch.device | str, side: Side = on_columns) -> Tensor:
     """The vector of a payload of ``encode_factors``. Raises WireError."""
-    require(len(payload.streams) == 5, f"{payload.codec} of {len(payload.streams)} streams; expected 5")
-    plan = Plan.read(payload, layout)
-    bases = _cut(_stream(payload, 4, plan, side), plan.shapes(side, of_bases=True), device)
-    return decode_projections(payload, layout, plan, bases, side, device)
+
+    def sent(plan: Plan) -> list[Tensor]:
+        return _cut(_stream(payload, 4, plan, side), plan.shapes(side, of_bases=True), device)
+
+    return decode_projections(payload, layout, device, side, sent, streams=5)
 
 
 def encode_projections(
@@ -148,16 +149,19 @@ def encode_projections(
 def decode_projections(
     payload: Payload,
     layout: Layout,
-    plan: Plan,
-    bases: Sequence[Tensor],
-    side: Side,
     device: torch.device | str,
+    side: Side,
+    bases: Callable[[Plan], Sequence[Tensor]],
+    streams: int = 4,
 ) -> Tensor:
-    """The vector of a payload whose bases the receiver has already. Raises WireError."""
+    """The vector of a payload whose ``bases`` the receiver can make, once all else is checked. Raises WireError."""
+    require(len(payload.streams) == streams, f"{len(payload.streams)} streams; {payload.codec} has {streams}")
+    plan = Plan.read(payload, layout)
     dense, flat = _stream(payload, 2, plan, side), _stream(payload, 3, plan, side)
+    known = bases(plan)
     coefficients = _cut(flat, plan.shapes(side, of_bases=False), device)
     like = torch.empty(layout.numel, dtype=DTYPES[payload.dtype], device=device)
-    return _build(plan, coefficients, bases, side, dense, like)
+    return _build(plan, coefficients, known, side, dense, like)
 
 
 def fit(matrix: Tensor, basis: Tensor) -> Tensor:

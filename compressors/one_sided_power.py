@@ -91,13 +91,14 @@ class OneSidedPower(Compressor):
     @staticmethod
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """The coefficients times the bases of the shared key."""
-        require(len(payload.streams) == 4, f"one-sided-power of {len(payload.streams)} streams; expected 4")
-        index, content = payload.parameters[:1], _content(payload)
+        index, dtype = payload.parameters[:1], DTYPES[payload.dtype]
         require(index in (b"\0", b"\1"), f"unknown side {index!r}")
-        plan, side = Plan.read(content, layout), SIDES[index[0]]
-        blocks, dtype = plan.matricisation.blocks, DTYPES[payload.dtype]
-        bases = subspaces(key.shared().at("basis"), blocks, plan.ranks, side, dtype, device)
-        return decode_projections(content, layout, plan, bases, side, device)
+        side = SIDES[index[0]]
+
+        def drawn(plan: Plan) -> list[Tensor]:
+            return subspaces(key.shared().at("basis"), plan.matricisation.blocks, plan.ranks, side, dtype, device)
+
+        return decode_projections(_content(payload), layout, device, side, drawn)
 
     def _matricise(self, layout: Layout) -> Matricisation:
         return matricise(layout, self.rank, self.balanced, self.split)

@@ -96,13 +96,14 @@ class Subspace(Compressor):
     @staticmethod
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """The coefficients times the subspace of the sender's key."""
-        require(len(payload.streams) == 4, f"subspace of {len(payload.streams)} streams; expected 4")
-        shared, content = payload.parameters[:1], _content(payload)
+        shared, dtype = payload.parameters[:1], DTYPES[payload.dtype]
         require(shared in (b"\0", b"\1"), f"unknown kind of subspace {shared!r}")
-        plan = Plan.read(content, layout)
-        stream, blocks = _stream(key, shared == b"\1"), plan.matricisation.blocks
-        bases = subspaces(stream, blocks, plan.ranks, on_shorter, DTYPES[payload.dtype], device)
-        return decode_projections(content, layout, plan, bases, on_shorter, device)
+        stream = _stream(key, shared == b"\1")
+
+        def drawn(plan: Plan) -> list[Tensor]:
+            return subspaces(stream, plan.matricisation.blocks, plan.ranks, on_shorter, dtype, device)
+
+        return decode_projections(_content(payload), layout, device, on_shorter, drawn)
 
     def _matricise(self, layout: Layout) -> Matricisation:
         return matricise(layout, self.rank, self.balanced, self.split)
