@@ -31,6 +31,7 @@ from compressors.levels import (
     to_levels,
 )
 from compressors.powers import Floats, check_exponent, check_symbols, exponent_above, from_symbols, to_symbols
+from thinwire.blocks import each_block
 from thinwire.errors import WireError
 from thinwire.random import Key, noise
 from thinwire.wire.coding import pack_symbols, unpack_symbols
@@ -41,6 +42,7 @@ BITS: dict[Values, int] = {"8-bit": 8, "4-bit": 4, "2-bit": 2}
 
 PARAMETERS = struct.Struct("<Bh")  # index in FORMATS; exponent above the largest magnitude
 SCALES = struct.Struct("<I")  # bytes that describe the blocks of values in few bits
+SLAB = 1 << 16  # values worked on at a time, so that they stay in the cache
 MOST_BF16 = 2.0 - 2.0**-7  # the largest bfloat16 below 2
 LAYOUT = {"float32": ("<u4", 32, 1), "float64": ("<u8", 64, 4)}  # word, its bits, rotation that fills the top byte
 
@@ -93,9 +95,7 @@ def encode_values(
     if form == "fp32":
         exponent, decoded, rows = 0, values, _planes(values, dtype)
     elif form == "bf16":
-        rounded = _round_bf16(np.asarray(np.ldexp(values, 1 - exponent)), exponent, dtype, key)
-        decoded = _scale(rounded, exponent - 1, dtype)
-        rows = _bf16_planes(rounded)
+        rows, decoded = _to_bf16(values, exponent, dtype, key)
     else:
         symbols = to_symbols(values, exponent, key)
         decoded, rows = from_symbols(symbols, exponent, dtype), symbols[None]
@@ -119,7 +119,7 @@ def decode_values(
         check_symbols(rows[0], exponent, dtype)
         return from_symbols(rows[0], exponent, dtype)
     check_exponent(exponent, dtype)
-    values = _from_planes(rows, dtype) if form == "fp32" else _scale(_from_bf16_planes(rows), exponent - 1, dtype)
+    values = _from_planes(rows, dtype) if form == "fp32" else _from_bf16(rows, exponent, dtype)
     if not bool(np.isfinite(values).all()):
         raise WireError("non-finite value")
     return values
@@ -169,48 +169,77 @@ def _unpack_levels(stream: bytes, count: int, runs: Sequence[int]) -> tuple[NDAr
 def _planes(values: Floats, dtype: str) -> NDArray[np.uint8]:
     """One row per byte of the words, rotated so that the exponent fills the top byte."""
     word, size, turn = LAYOUT[dtype]
-    kind = np.dtype(word).type
-    bits: NDArray[Any] = np.ascontiguousarray(values).view(word)
-    bits = (bits << kind(turn)) | (bits >> kind(size - turn))
-    return np.ascontiguousarray(bits.astype(word).view(np.uint8).reshape(len(values), size // 8).T)
+    kind, rows = np.dtype(word).type, np.empty((size // 8, len(values)), np.uint8)
+
+    def work(start: int, stop: int) -> None:
+        bits: NDArray[Any] = np.ascontiguousarray(values[start:stop]).view(word)
+        bits = (bits << kind(turn)) | (bits >> kind(size - turn))
+        rows[:, start:stop] = bits.astype(word).view(np.uint8).reshape(stop - start, size // 8).T
+
+    each_block(len(values), SLAB, work)
+    return rows
 
 
 def _from_planes(rows: NDArray[np.uint8], dtype: str) -> Floats:
     word, size, turn = LAYOUT[dtype]
-    kind = np.dtype(word).type
-    bits: NDArray[Any] = np.ascontiguousarray(rows.T).view(word)[:, 0].astype(np.dtype(word).newbyteorder("="))
-    turned: Floats = ((bits >> kind(turn)) | (bits << kind(size - turn))).view(dtype)
-    return turned
+    kind, out = np.dtype(word).type, np.empty(rows.shape[1], dtype)
+
+    def work(start: int, stop: int) -> None:
+        bits: NDArray[Any] = np.ascontiguousarray(rows[:, start:stop].T).view(word)[:, 0]
+        bits = bits.astype(np.dtype(word).newbyteorder("="))
+        out[start:stop] = ((bits >> kind(turn)) | (bits << kind(size - turn))).view(dtype)
+
+    each_block(len(out), SLAB, work)
+    return out
 
 
-def _round_bf16(scaled: NDArray[Any], exponent: int, dtype: str, key: Key | None) -> NDArray[np.float32]:
+def _to_bf16(values: Floats, exponent: int, dtype: str, key: Key | None) -> tuple[NDArray[np.uint8], Floats]:
+    """Two rows, the exponent of every value, then mantissa and sign; and what they decode to."""
+    rows, decoded = np.empty((2, len(values)), np.uint8), np.empty(len(values), dtype)
+    random = None if key is None else noise(key, len(values))
+
+    def work(start: int, stop: int) -> None:
+        scaled = np.asarray(np.ldexp(values[start:stop], 1 - exponent))
+        rounded = _round_bf16(scaled, exponent, dtype, None if random is None else random[start:stop])
+        decoded[start:stop] = _scale(rounded, exponent - 1, dtype)
+        bits = (rounded.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        turned = (bits << np.uint16(1)) | (bits >> np.uint16(15))
+        rows[0, start:stop] = turned >> np.uint16(8)
+        rows[1, start:stop] = turned & np.uint16(0xFF)
+
+    each_block(len(values), SLAB, work)
+    return rows, decoded
+
+
+def _from_bf16(rows: NDArray[np.uint8], exponent: int, dtype: str) -> Floats:
+    out = np.empty(rows.shape[1], dtype)
+
+    def work(start: int, stop: int) -> None:
+        turned = (rows[0, start:stop].astype(np.uint32) << np.uint32(8)) | rows[1, start:stop]
+        bits = (turned >> np.uint32(1)) | ((turned & np.uint32(1)) << np.uint32(15))
+        out[start:stop] = _scale((bits << np.uint32(16)).view(np.float32), exponent - 1, dtype)
+
+    each_block(len(out), SLAB, work)
+    return out
+
+
+def _round_bf16(
+    scaled: NDArray[Any], exponent: int, dtype: str, noise: NDArray[np.uint32] | None
+) -> NDArray[np.float32]:
     """Values below 2 in magnitude on the grid of bfloat16; clamped where rounding up would leave the dtype."""
     drop = 16 if dtype == "float32" else 45
     kind: Any = np.uint32 if dtype == "float32" else np.uint64
     words: NDArray[Any] = scaled.view(kind)
-    if key is None:
+    if noise is None:
         added: NDArray[Any] = kind((1 << (drop - 1)) - 1) + ((words >> kind(drop)) & kind(1))  # ties to even
     else:
-        random = noise(key, len(scaled)).astype(kind)
+        random = noise.astype(kind)
         added = random >> kind(16) if drop == 16 else (random << kind(13)) | kind(1 << 12)
     rounded: NDArray[Any] = (((words + added) >> kind(drop)) << kind(drop)).view(dtype)
     most = MOST_BF16 if exponent >= np.finfo(dtype).maxexp else 2.0
     narrow = np.clip(rounded, -most, most).astype(np.float32)
     bits = narrow.view(np.uint32) & np.uint32(0xFFFF0000)  # off the grid only below 2^-126 of the largest
     return np.asarray(bits.view(np.float32))
-
-
-def _bf16_planes(rounded: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The exponent of every value, then mantissa and sign."""
-    bits = (rounded.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-    turned = (bits << np.uint16(1)) | (bits >> np.uint16(15))
-    return np.stack([(turned >> np.uint16(8)).astype(np.uint8), turned.astype(np.uint8)])
-
-
-def _from_bf16_planes(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    turned = (rows[0].astype(np.uint32) << np.uint32(8)) | rows[1]
-    bits = (turned >> np.uint32(1)) | ((turned & np.uint32(1)) << np.uint32(15))
-    return np.asarray((bits << np.uint32(16)).view(np.float32))
 
 
 def _scale(values: NDArray[np.float32], exponent: int, dtype: str) -> Floats:
