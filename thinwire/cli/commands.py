@@ -159,11 +159,17 @@ def client(
 
 
 @app.command()
-def compressors(json_: Json = False) -> None:
-    """List the compressors."""
-    from thinwire.cli.listing import list_compressors
+def compressors(
+    name: Annotated[str | None, typer.Argument(help="Explain this one.", show_default=False)] = None,
+    json_: Json = False,
+) -> None:
+    """List the compressors, or explain one."""
+    from thinwire.cli.listing import explain_compressor, list_compressors
 
-    list_compressors(as_json=json_)
+    if name is None:
+        list_compressors(as_json=json_)
+    else:
+        explain_compressor(name, as_json=json_)
 
 
 @app.command()

@@ -8,30 +8,39 @@ from rich.console import Console
 from rich.table import Table
 
 import compressors
-from compressors.base import Compressor
 from strategies.registry import registry as methods
+from thinwire.cli.compressor_facts import CompressorFacts
 from thinwire.cli.explaining import print_page
 from thinwire.cli.method_facts import Facts
-from thinwire.layout import Layout
-
-PROBE = Layout.flat(10_000)
 
 
 def list_compressors(*, as_json: bool) -> None:
-    """Name, options, constants on a vector of 10,000 entries, and first line of the documentation."""
+    """Name, class, options, constants on a matrix of 10,000 entries, and first line of the documentation."""
     rows = []
     for name, kind in sorted(compressors.registry().items()):
-        example: Compressor = kind.examples()[0]
+        facts = CompressorFacts(name)
         rows.append(
             {
                 "name": name,
+                "class": facts.classes,
+                "omega": facts.omega,
+                "alpha": facts.alpha,
+                "exact": facts.exact,
                 "options": _options(kind),
-                "omega": example.omega(PROBE),
-                "alpha": example.alpha(PROBE),
-                "summary": _summary(kind),
+                "summary": facts.summary,
             }
         )
-    _print(rows, as_json, "Compressors; omega and alpha of the default options for d = 10,000")
+    title = "Compressors; omega and alpha of the default options for a matrix of 100 x 100"
+    _print(rows, as_json, f"{title}; thinwire compressors NAME explains one")
+
+
+def explain_compressor(name: str, *, as_json: bool) -> None:
+    """Its documentation, class and constants, what a message costs, and its options. Raises ConfigError."""
+    facts = CompressorFacts(name)
+    if as_json:
+        print(json.dumps(facts.as_json()))
+        return
+    print_page(facts.kind, facts.lines(), facts.options)
 
 
 def list_methods(*, as_json: bool) -> None:
@@ -76,4 +85,6 @@ def _print(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} = {inner}" for key, inner in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else ""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
