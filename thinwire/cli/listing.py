@@ -75,16 +75,15 @@ def _print(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
         print(json.dumps(rows))
         return
     table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column)
+    columns = [column for column in rows[0] if column != "options"]  # which fill a page; NAME explains them
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name")
     for row in rows:
-        table.add_row(*[_cell(value) for value in row.values()])
+        table.add_row(*[_cell(row[column]) for column in columns])
     Console().print(table)
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} = {inner}" for key, inner in value.items())
     if isinstance(value, bool):
         return "yes" if value else ""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
