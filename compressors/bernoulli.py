@@ -93,16 +93,27 @@ class Bernoulli(Compressor):
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """Zeros with the values at the places that the sender's key gives."""
         require(len(payload.streams) == 1, f"bernoulli of {len(payload.streams)} streams; expected 1")
-        require(len(payload.parameters) >= PARAMETERS.size, f"bernoulli of {len(payload.parameters)} parameter bytes")
-        threshold, scope_index, shared = PARAMETERS.unpack_from(payload.parameters)
-        require(0 < threshold <= UNIT, f"probability {threshold} / 2^32; allowed: above 0 and at most 1")
-        require(scope_index < len(SCOPES) and shared < 2, f"unknown scope {scope_index} or mask {shared}")
-        scope = SCOPES[scope_index]
-        mask = _mask(layout, scope, threshold, key.shared() if shared else key)
-        positions, runs = with_dense(mask, layout, scope), runs_in(mask, layout, scope)
+        positions, runs = _places(payload, layout, key)
         description = payload.parameters[PARAMETERS.size :]
         values = decode_values(description, payload.streams[0], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
+
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> Indices:
+        """The mask of the key, then the dense tensors."""
+        return _places(payload, layout, key)[0]
+
+
+def _places(payload: Payload, layout: Layout, key: Key) -> tuple[Indices, list[int]]:
+    """Where the values stand, and how many follow each other in each tensor."""
+    require(len(payload.streams) <= 1, f"bernoulli of {len(payload.streams)} streams")
+    require(len(payload.parameters) >= PARAMETERS.size, f"bernoulli of {len(payload.parameters)} parameter bytes")
+    threshold, scope_index, shared = PARAMETERS.unpack_from(payload.parameters)
+    require(0 < threshold <= UNIT, f"probability {threshold} / 2^32; allowed: above 0 and at most 1")
+    require(scope_index < len(SCOPES) and shared < 2, f"unknown scope {scope_index} or mask {shared}")
+    scope = SCOPES[scope_index]
+    mask = _mask(layout, scope, threshold, key.shared() if shared else key)
+    return with_dense(mask, layout, scope), runs_in(mask, layout, scope)
 
 
 def _threshold(probability: float) -> int:

@@ -105,14 +105,25 @@ class BlockTopK(Compressor):
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """Zeros with the values at their places."""
         require(len(payload.streams) == 2, f"block-top-k of {len(payload.streams)} streams; expected 2")
-        require(len(payload.parameters) >= PARAMETERS.size, f"block-top-k of {len(payload.parameters)} parameter bytes")
-        block, keep = PARAMETERS.unpack_from(payload.parameters)
-        require(2 <= block <= MOST_BLOCK and 1 <= keep <= block, f"{keep} entries of blocks of {block}")
-        indices = _indices(payload.streams[0], layout, block, keep)
+        indices = _kept(payload, layout)
         positions, runs = with_dense(indices, layout, "tensor"), runs_in(indices, layout, "tensor")
         description = payload.parameters[PARAMETERS.size :]
         values = decode_values(description, payload.streams[1], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
+
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> Indices:
+        """The kept entries, then the dense tensors."""
+        return with_dense(_kept(payload, layout), layout, "tensor")
+
+
+def _kept(payload: Payload, layout: Layout) -> Indices:
+    """The kept entries, checked."""
+    require(1 <= len(payload.streams) <= 2, f"block-top-k of {len(payload.streams)} streams")
+    require(len(payload.parameters) >= PARAMETERS.size, f"block-top-k of {len(payload.parameters)} parameter bytes")
+    block, keep = PARAMETERS.unpack_from(payload.parameters)
+    require(2 <= block <= MOST_BLOCK and 1 <= keep <= block, f"{keep} entries of blocks of {block}")
+    return _indices(payload.streams[0], layout, block, keep)
 
 
 def _blocks(layout: Layout, block: int) -> tuple[Indices, Indices]:

@@ -33,7 +33,7 @@ PURPOSES = ("first", "second")
 class Composed(Compressor):
     """Q2(Q1(x)) with independent randomness. Unbiased if both are: 1 + omega = (1 + omega_1)(1 + omega_2).
 
-    If the first keeps some entries and drops the rest (Rand-k, Top-k), the second sees only those, as one flat vector:
+    If the first keeps some entries and drops the rest (Rand-k, Top-k, PermK), the second sees only those, as one flat vector:
     the message costs their places, which for Rand-k are in the key, and what the second makes of k values. Give the
     first ``values = "fp32"``: what it would round is rounded again. If the first keeps all entries, its own message is
     not sent, only the second's of the whole vector.

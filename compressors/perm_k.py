@@ -77,13 +77,19 @@ class PermK(Compressor):
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:
         """Zeros with the values at the places of the share."""
         require(len(payload.streams) == 1, f"perm-k of {len(payload.streams)} streams; expected 1")
-        require(len(payload.parameters) >= PARAMETERS.size, f"perm-k of {len(payload.parameters)} parameter bytes")
-        index, clients = PARAMETERS.unpack_from(payload.parameters)
-        require(index < clients, f"share {index} of {clients}")
-        share = _share(key, layout.numel, index, clients)
+        share = PermK.positions(payload, layout, key)
         description = payload.parameters[PARAMETERS.size :]
         values = decode_values(description, payload.streams[0], len(share), payload.dtype, counts_in(share, layout))
         return put(share, values, layout.numel, device)
+
+    @staticmethod
+    def positions(payload: Payload, layout: Layout, key: Key) -> Indices:
+        """The share of the client."""
+        require(len(payload.streams) <= 1, f"perm-k of {len(payload.streams)} streams")
+        require(len(payload.parameters) >= PARAMETERS.size, f"perm-k of {len(payload.parameters)} parameter bytes")
+        index, clients = PARAMETERS.unpack_from(payload.parameters)
+        require(index < clients, f"share {index} of {clients}")
+        return _share(key, layout.numel, index, clients)
 
 
 def _share(key: Key, numel: int, index: int, count: int) -> Indices:

@@ -8,6 +8,8 @@ import torch
 from compressors_kit import KEY, gauss, over_the_wire, same_bits
 
 from compressors import Expectation, Payload, decode
+from compressors.bernoulli import Bernoulli
+from compressors.block_top_k import BlockTopK
 from compressors.composed import Composed
 from compressors.eden import Eden
 from compressors.identity import Identity
@@ -15,6 +17,7 @@ from compressors.induced import Induced
 from compressors.mixed import Mixed
 from compressors.natural import Natural
 from compressors.nested import nest, unnest
+from compressors.perm_k import PermK
 from compressors.power import Power
 from compressors.rand_k import RandK
 from compressors.scaled import Scaled
@@ -51,6 +54,17 @@ def test_nests_are_read_strictly():
             unnest(replace(whole, streams=whole.streams[:number]), 3, 3, 1)
     with pytest.raises(WireError, match="with 0 inside"):
         unnest(replace(whole, codec="outer"), None)
+
+
+MODEL = Layout(
+    (
+        Entry("embedding.weight", (50, 20)),
+        Entry("body.weight", (40, 30)),
+        Entry("body.bias", (40,)),
+        Entry("scale", (600,)),
+        Entry("head.weight", (30, 20)),
+    )
+)
 
 
 def errors(compressor, x, layout, draws):
@@ -99,6 +113,22 @@ def test_the_second_of_two_sees_only_what_the_first_keeps_and_costs_as_much():
     assert top.payload.size < 1.02 * (alone + places) + 64
 
 
+@pytest.mark.parametrize(
+    "first",
+    [Bernoulli(0.2), PermK(4), RandK(0.2, "8-bit"), BlockTopK(8), TopK(0.2, scope="chunk"), RandK(0.2, biased=True)],
+    ids=str,
+)
+def test_every_compressor_that_keeps_entries_may_come_first(first):
+    x, biased = torch.from_numpy(gauss(MODEL.numel)).float(), first.omega(MODEL) is None
+    compressor = Composed(first, Eden(8, biased=biased))
+    encoded, plain = compressor.encode(x, MODEL, KEY), first.encode(x, MODEL, KEY.at("first")).decoded
+    kept = plain != 0
+    assert torch.equal(encoded.decoded != 0, kept)
+    exact = x[kept] if biased else plain[kept]
+    assert float(((encoded.decoded[kept] - exact) ** 2).sum() / (exact**2).sum()) < 1e-4
+    assert same_bits(over_the_wire(encoded, MODEL, compressor), encoded.decoded)
+
+
 def test_a_contractive_second_of_two_loses_its_share_of_what_the_first_keeps():
     layout, x = Layout.flat(4_000), torch.from_numpy(gauss(4_000)).float()
     first, second = TopK(0.1), Eden(2, biased=True)
@@ -125,17 +155,6 @@ def test_a_contractive_second_of_two_loses_its_share_of_what_the_first_keeps():
 def test_pairs_that_are_neither_unbiased_nor_contractive_are_refused(make):
     with pytest.raises(ValueError, match="allowed"):
         make()
-
-
-MODEL = Layout(
-    (
-        Entry("embedding.weight", (50, 20)),
-        Entry("body.weight", (40, 30)),
-        Entry("body.bias", (40,)),
-        Entry("scale", (600,)),
-        Entry("head.weight", (30, 20)),
-    )
-)
 
 
 def test_each_tensor_is_compressed_by_the_rule_that_takes_it():
