@@ -33,10 +33,10 @@ PURPOSES = ("first", "second")
 class Composed(Compressor):
     """Q2(Q1(x)) with independent randomness. Unbiased if both are: 1 + omega = (1 + omega_1)(1 + omega_2).
 
-    If the first keeps some entries and drops the rest (Rand-k, Top-k, PermK), the second sees only those, as one flat vector:
-    the message costs their places, which for Rand-k are in the key, and what the second makes of k values. Give the
-    first ``values = "fp32"``: what it would round is rounded again. If the first keeps all entries, its own message is
-    not sent, only the second's of the whole vector.
+    If the first keeps some entries and drops the rest (Rand-k, Top-k, PermK), the second sees only those, as one flat
+    vector: the message costs their places, which for Rand-k are in the key, and what the second makes of k values. Give
+    the first ``values = "fp32"``: what it would round is rounded again. If the first keeps all entries, its own message
+    is not sent, only the second's of the whole vector.
 
     A contractive first one must keep entries as they are (Top-k), and the second be contractive: alpha = alpha_1
     alpha_2. The second is then given the entries of x, never rounded ones. Both constants are exact where those of the

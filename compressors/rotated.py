@@ -195,7 +195,7 @@ class Quantiser:
                 scale = np.nan_to_num(energy / inner, nan=0.0, posinf=0.0) * (rows / self.kept)
             scale = np.ldexp(scale, exponent)
         dtype = DTYPE_NAMES[self.blocks.dtype]
-        return symbols, levels, np.minimum(scale, float(np.finfo(dtype).max)).astype(dtype)
+        return symbols, levels, np.clip(scale, 0, float(np.finfo(dtype).max)).astype(dtype)
 
     def _products(self, z: Any, levels: Any, biased: bool) -> Any:
         """Their column sums are <Rx, q>; of the entries that travel, for the nearest scale."""

@@ -142,6 +142,21 @@ def test_tensors_share_no_scale_and_small_ones_travel_whole():
         assert float((gap**2).sum() / (exact[name].double() ** 2).sum()) < 0.02
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("compressor", [Drive(), Drive(biased=True), Eden(4), Eden(4, biased=True)], ids=str)
+def test_a_chunk_whose_squares_vanish_beside_its_tensors_others_is_carried(compressor, dtype):
+    layout = Layout.flat(2 * 4_096)  # two chunks, entry for entry beside each other
+    for tiny in (1e-18, 1e-24, 1e-30) if dtype == torch.float32 else (1e-150, 1e-164, 1e-300):
+        for seed in range(8):
+            x = torch.from_numpy(gauss(layout.numel, seed)).to(dtype)
+            x[1::2] *= tiny
+            key = KEY.at(round=seed)
+            encoded = compressor.encode(x, layout, key)
+            assert same_bits(over_the_wire(encoded, layout, compressor, key), encoded.decoded)
+            gap = float(((encoded.decoded - x).double() ** 2).sum() / (x.double() ** 2).sum())
+            assert gap < 0.7
+
+
 def test_clients_rotate_independently_so_that_their_mean_errs_less():
     x, layout = torch.from_numpy(gauss(5_000)).float(), Layout.flat(5_000)
     found = [Drive().encode(x, layout, KEY.at(client=client)).decoded for client in range(40)]
