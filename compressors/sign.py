@@ -10,9 +10,9 @@ from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
 from compressors.bounds import value_bits
-from compressors.buckets import MOST, edges, first_of_widest, means, widest
+from compressors.buckets import MOST, edges, first_of_widest, means, spread, widest
 from compressors.powers import Floats
-from compressors.quantised import by_stretch, scale
+from compressors.quantised import by_stretch
 from compressors.symbols import pack_digits, unpack_digits
 from compressors.values import decode_values, encode_values
 from thinwire.layout import Layout
@@ -54,7 +54,7 @@ class Sign(Compressor):
         magnitudes = means(x, layout, MOST).astype(DTYPE_NAMES[x.dtype])
         description, stream, sent = encode_values(magnitudes, "fp32", None)
         word = torch.int32 if x.dtype == torch.float32 else torch.int64
-        negative = by_stretch(x, torch.uint8, lambda part, start, _: part.view(word) < 0)
+        negative = by_stretch(x, torch.uint8, lambda part, start, _: (part.view(word) < 0).view(torch.uint8))
         payload = Payload(self.name, DTYPE_NAMES[x.dtype], description, (stream, pack_digits(negative, 2, 8)))
         return Encoded(payload, _signed(negative, sent, layout))
 
@@ -75,5 +75,11 @@ def _unpack(payload: Payload, layout: Layout) -> tuple[Floats, NDArray[np.uint8]
 
 
 def _signed(negative: Tensor, magnitudes: Floats, layout: Layout) -> Tensor:
-    signs = 1 - 2 * negative.view(torch.int8)
-    return scale(signs, edges(layout, MOST), magnitudes, 1)
+    """Plus or minus the magnitude of its tensor for every entry."""
+    bounds, factors = edges(layout, MOST), torch.from_numpy(magnitudes).to(negative.device)
+
+    def work(part: Tensor, start: int, _: Tensor | None) -> Tensor:
+        signs = part.to(factors.dtype).mul_(-2).add_(1)
+        return signs.mul_(spread(factors, bounds, start, start + len(part)))
+
+    return by_stretch(negative, factors.dtype, work)

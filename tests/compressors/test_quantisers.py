@@ -181,7 +181,8 @@ def test_buckets_are_measured_alike_however_long_they_are(bucket, dtype):
     for name, of in (("largest", np.max), ("norm", np.linalg.norm), ("mean", np.mean)):
         found = {"largest": largest, "norm": norms, "mean": means}[name](x, layout, bucket)
         pieces = [np.abs(x[a:b].double().numpy()) for a, b in pairwise(starts)]
-        assert found == pytest.approx([of(piece) for piece in pieces], rel=1e-14)
+        exact = 1e-6 if name == "mean" and dtype == torch.float32 else 1e-14  # float32 sums: 15 roundings of 2^-24
+        assert found == pytest.approx([of(piece) for piece in pieces], rel=exact)
     assert all(bool((starts == edge).any()) for edge in (0, 70_000, 70_033, 70_034))
     assert np.diff(starts).max() <= bucket
 
