@@ -59,7 +59,6 @@ class Matrices:
     """The matrices of one vector, ready to be factored."""
 
     x: Tensor  # the vector, contiguous and without gradient
-    layout: Layout
     matricisation: Matricisation
     values: tuple[Tensor | None, ...]  # every matrix times 2^-exponent, so that squares are in range; None: it is zero
     exponents: tuple[int, ...]
@@ -70,7 +69,7 @@ class Matrices:
         check_input(x, layout)
         x = x.detach().contiguous()
         scaled = [_in_range(block.of(x)) for block in matricisation.blocks]
-        return Matrices(x, layout, matricisation, tuple(v for v, _ in scaled), tuple(e for _, e in scaled))
+        return Matrices(x, matricisation, tuple(v for v, _ in scaled), tuple(e for _, e in scaled))
 
 
 def _in_range(matrix: Tensor) -> tuple[Tensor | None, int]:
