@@ -23,6 +23,7 @@ from compressors.nested import (
 from compressors.rand_k import RandK
 from compressors.scope import Indices
 from compressors.top_k import TopK
+from thinwire.errors import WireError
 from thinwire.layout import Layout
 from thinwire.random import Key
 
@@ -89,12 +90,19 @@ class Composed(Compressor):
         return Layout.flat(_kept(self.first, layout)) if _selects(type(self.first)) else layout
 
     def least_bits(self, encoded: Encoded, layout: Layout) -> float | None:
-        """The places as they travel, and the second's bits."""
+        """The places as they travel, and the second's bits; None if the first keeps another number in every message."""
         shell, content = unnest(encoded.payload, 2)
         seen, decoded = self._seen(layout), encoded.decoded
         inner = replace(encoded, payload=content, decoded=decoded[decoded != 0] if seen is not layout else decoded)
-        bits = self.second.least_bits(inner, seen)
+        try:
+            bits = self.second.least_bits(inner, seen)
+        except WireError:  # as many symbols as this message has, not as the one that was made to count them
+            return None
         return None if bits is None else bits + 8.0 * sum(len(stream) for stream in shell.streams)
+
+    def support(self, layout: Layout, key: Key) -> Indices | None:
+        """That of the first."""
+        return self.first.support(layout, key.at(PURPOSES[0]))
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """The first message without its values, the second whole."""

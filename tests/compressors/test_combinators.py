@@ -127,6 +127,17 @@ def test_every_compressor_that_keeps_entries_may_come_first(first):
     exact = x[kept] if biased else plain[kept]
     assert float(((encoded.decoded[kept] - exact) ** 2).sum() / (exact**2).sum()) < 1e-4
     assert same_bits(over_the_wire(encoded, MODEL, compressor), encoded.decoded)
+    least = compressor.least_bits(encoded, MODEL)
+    assert least is None or least <= 8 * encoded.payload.size
+
+
+def test_a_mask_that_all_clients_share_stays_shared_within_a_composition():
+    compressor, x = Composed(RandK(0.1, "fp32", shared=True), Eden(4)), torch.from_numpy(gauss(MODEL.numel)).float()
+    support = compressor.support(MODEL, KEY)
+    assert not compressor.independent
+    for client in (0, 1):
+        decoded = compressor.encode(x, MODEL, KEY.at(client=client)).decoded
+        assert set(decoded.nonzero()[:, 0].tolist()) == set(support.tolist())
 
 
 def test_a_contractive_second_of_two_loses_its_share_of_what_the_first_keeps():
