@@ -27,7 +27,7 @@ from strategies.trace import Trace
 from thinwire.errors import ConfigError
 
 CLIENTS, NUMEL = 4, 20
-ROUNDS, PATIENCE = 100, 2
+ROUNDS, MOST_ROUNDS = 100, 400
 REACHED = 1e-5  # far below where a compressor without shifts or feedback stops on this problem, 1e-3 to 1e-1
 FALLEN = 0.95  # what is left of the error, at most, after the rounds at the smallest step of all theories
 NEAR, EXACT = 0.2, 1e-6  # between them lie the floors of methods that stop short
@@ -121,7 +121,7 @@ def with_larger_steps(method: Method, theory: Theory, participation: float, unti
     rate = theory.rate
     while True:
         rate *= 4
-        trace = play(method.at(rate), participation, until, PATIENCE * ROUNDS if until else ROUNDS)
+        trace = play(method.at(rate), participation, until, MOST_ROUNDS if until else ROUNDS)
         assert not trace.diverged, f"at a step of {rate}, and what was expected has not been seen at smaller ones"
         yield trace
 
@@ -132,8 +132,8 @@ def keeps_linear(method: Method, theory: Theory, participation: float) -> None:
     rounds = len(trace.uplink_bytes)
     assert trace.errors[-1] <= max(REACHED, SLACK * (1 - theory.contraction) ** rounds)
     assert trace.errors[-1] < FALLEN
-    if REACHED < trace.errors[-1] < REACHED ** (1 / PATIENCE):  # on its way
-        trace = play(method, participation, REACHED, 2 * PATIENCE * ROUNDS)
+    if REACHED < trace.errors[-1] < math.sqrt(REACHED):  # on its way
+        trace = play(method, participation, REACHED, MOST_ROUNDS)
     larger = with_larger_steps(method, theory, participation, REACHED)
     while trace.errors[-1] > REACHED:
         trace = next(larger)
