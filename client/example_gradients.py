@@ -31,6 +31,7 @@ class _Loss(nn.Module):
 def example_gradients(task: Task, flat: FlatModel, batch: Any, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Gradients (rows x d) and losses (rows) of the ``count`` examples of a batch, a few rows at a time.
 
+    As in ``FlatModel.backward``, those of parameters that ascend come with the other sign.
     Every example is given to the task's loss as a batch of one, so a mean over a batch of one must make sense: batch
     norm does not. Raises ConfigError where ``torch.func`` cannot follow the model.
     """
@@ -52,4 +53,4 @@ def example_gradients(task: Task, flat: FlatModel, batch: Any, count: int) -> It
                 "this model's loss has no gradient per example (batch norm and data-dependent code have none): choose "
                 f"order.unit = batch; {str(error).splitlines()[0][:300]}"
             ) from None
-        yield torch.cat([gradients[name].flatten(1) for name in names], 1), losses.detach()
+        yield flat.turn(torch.cat([gradients[name].flatten(1) for name in names], 1)), losses.detach()

@@ -1,6 +1,6 @@
 """A task's model whose trainable parameters are views of one flat vector, and their gradients views of another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,11 +19,19 @@ from thinwire.tasks.base import Task
 class FlatModel:
     """A module that computes with ``vector`` (flat, in the layout's order) and leaves gradients in ``gradient``.
 
+    Those of parameters whose names ``ascends`` accepts come with the other sign: the operator of a saddle point.
     Parameters outside the layout keep their values and get no gradient. Owns the module: nothing else may replace its
     parameters. Raises ConfigError when the layout is not of this module.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: Layout,
+        dtype: torch.dtype,
+        device: torch.device,
+        ascends: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         self.module = module.to(device=device, dtype=dtype)
         self.layout = layout
         self.parameters: list[nn.Parameter] = []
@@ -42,6 +50,8 @@ class FlatModel:
         for name, parameter in named.items():
             parameter.requires_grad_(False)
             self.frozen[name] = parameter
+        spans = zip(layout.entries, layout.offsets, strict=False)
+        self._ascending = [slice(start, start + entry.numel) for entry, start in spans if ascends(entry.name)]
         sidecar = Buffers.of(module)
         self.buffer_layout = sidecar.layout if sidecar is not None else None
         kept = module.state_dict(keep_vars=True)
@@ -67,9 +77,10 @@ class FlatModel:
             named[name].copy_(value)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a scalar loss to ``gradient``."""
+        """Add the gradient of a scalar loss to ``gradient``, or subtract it where parameters ascend."""
         if loss.dim():
             raise ConfigError(f"the task's loss has shape {tuple(loss.shape)}; it must be the mean, a scalar")
+        self.turn(self.gradient)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter, slot in zip(self.parameters, self._slots, strict=True):
             grad = parameter.grad
@@ -77,6 +88,13 @@ class FlatModel:
                 if grad is not None:
                     slot.copy_(grad.to_dense() if grad.is_sparse else grad)
                 parameter.grad = slot
+        self.turn(self.gradient)
+
+    def turn(self, gradients: Tensor) -> Tensor:
+        """Change, in place, the signs of those that ascend; the last dimension is the layout's. Returns its input."""
+        for part in self._ascending:
+            gradients[..., part].neg_()
+        return gradients
 
     @property
     def buffers(self) -> Tensor:
@@ -134,7 +152,7 @@ class TorchModel:
         self.dtype = dtype
         self.device = torch.device(device)
         self.options = options if options is not None else LocalOptions()
-        self.flat = FlatModel(module, layout, dtype, self.device)
+        self.flat = FlatModel(module, layout, dtype, self.device, task.ascends)
         self._dropouts = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
 
     @property

@@ -32,6 +32,14 @@ class Task(ABC):
     def model(self) -> nn.Module:
         """A new model. Its initial weights count on the server only; clients receive theirs."""
 
+    def ascends(self, parameter: str) -> bool:
+        """Whether the parameter of that name is to raise the loss: the adversary's, in ``min_x max_y loss(x, y)``.
+
+        Its gradient reaches methods with the other sign, as that part of the operator (grad_x, -grad_y). A task that
+        has such parameters wants a method for saddle points: masha1, masha2, extragradient.
+        """
+        return False
+
     @abstractmethod
     def train_examples(self, partition: int, partitions: int, seed: int) -> Examples:
         """The training examples of one client out of ``partitions``; the same for the same arguments on every host."""
