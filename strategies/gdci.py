@@ -10,8 +10,8 @@ improvements", UAI 2022, https://arxiv.org/abs/2206.10452.
 T_i the model after client i's own step; D_i gradient of f_i at x, or another direction of descent: after local training
 D_i = x - x_i^H, and with gamma = 1 the client sends its own model x_i^H; Q in U(omega), an unbiased compressor; S
 cohort, pi = |S|/n; p_i weights; eta share of the clients' models in the next one; rate = eta gamma: uncompressed, it is
-gradient descent with this rate, whatever eta. By theory gamma = 1/mu, that is eta = mu rate; what eta is smaller, the
-less of x itself goes through Q. It ends in a neighbourhood of size proportional to
+gradient descent with this rate, whatever eta. By theory gamma = 1/mu, that is eta = mu rate; the smaller eta, the less
+of x itself goes through Q. It ends in a neighbourhood of size proportional to
 eta omega/n mean |x* - gamma grad f_i(x*)|^2; vr-gdci does not.
 """
 
