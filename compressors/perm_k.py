@@ -100,4 +100,5 @@ def _share(key: Key, numel: int, index: int, count: int) -> Indices:
     """
     shared = key.shared().at("permutation")
     turned = (index + int(shared.at("turn").words(1)[0]) % count) % count
-    return np.sort(shuffled(shared, numel, turned * numel // count, (turned + 1) * numel // count))
+    images = shuffled(shared, numel, turned * numel // count, (turned + 1) * numel // count)
+    return np.sort(images.astype(np.uint32)).astype(np.int64)  # half as wide, sorted twice as fast
