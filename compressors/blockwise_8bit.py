@@ -78,7 +78,7 @@ class Blockwise8Bit(Compressor):
         chosen, noise = rounding(magnitudes, x.device, not self.unbiased), key.at("rounding")
         bounds, kind = edges(layout, self.bucket), level_type(LEVELS)
         levels = quantise(x, bounds, units, kind, chosen, noise if self.unbiased else None)
-        return encode_levels(self.name, x, layout, self.bucket, levels, LEVELS, units, table=table(magnitudes))
+        return encode_levels(self.name, x, layout, self.bucket, levels, LEVELS, units, table(magnitudes))
 
     @staticmethod
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:

@@ -71,7 +71,7 @@ class NaturalDithering(Compressor):
         chosen = rounding(magnitudes, x.device, nearest=False)
         levels = quantise(x, edges(layout, self.bucket), units, kind, chosen, key.at("rounding"))
         book = table(magnitudes)
-        return encode_levels(self.name, x, layout, self.bucket, levels, self.levels, units, table=book)
+        return encode_levels(self.name, x, layout, self.bucket, levels, self.levels, units, book)
 
     @staticmethod
     def decode(payload: Payload, layout: Layout, key: Key, device: torch.device | str = "cpu") -> Tensor:

@@ -16,7 +16,7 @@ from compressors.bounds import entropy_bits, value_bits
 from compressors.buckets import LEAST, MOST, STRETCH, Edges, Float64s, edges, round_up, spread
 from compressors.powers import Floats
 from compressors.symbols import Levels, level_type, pack_levels, unpack_levels
-from compressors.values import Values, decode_values, encode_values
+from compressors.values import decode_values, encode_values
 from thinwire.blocks import each_block
 from thinwire.layout import Layout
 from thinwire.random import NOISE_BLOCK, Key, noise_block, noise_keys, noise_on
@@ -129,11 +129,10 @@ def encode_levels(
     levels: Tensor,
     most: int,
     units: Floats,
-    form: Values = "bf16",
     table: Floats | None = None,
 ) -> Encoded:
-    """The message of levels and units; these are already numbers of the format."""
-    description, stream, sent = encode_values(units, form, None)
+    """The message of levels and units; units of more than 8 significant bits are rounded to the nearest."""
+    description, stream, sent = encode_values(units, "bf16", None)
     parameters = PARAMETERS.pack(bucket, most) + description
     payload = Payload(codec, DTYPE_NAMES[x.dtype], parameters, (stream, pack_levels(levels, most)))
     return Encoded(payload, scale(levels, edges(layout, bucket), sent, most, table))

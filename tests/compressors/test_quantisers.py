@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from compressors_kit import DTYPES, KEY, MANY, edges, gauss, same_bits, with_stream
+from compressors_kit import DTYPES, KEY, MANY, edges, gauss, over_the_wire, same_bits, with_stream
 
 from compressors.biased_rounding import BiasedRounding
 from compressors.blockwise_8bit import Blockwise8Bit, _magnitudes
@@ -23,6 +23,7 @@ from compressors.natural_dithering import NaturalDithering
 from compressors.powers import exponent_above, from_symbols, to_symbols
 from compressors.qsgd import QSGD
 from compressors.quantised import at_once, at_random, by_stretch, quantise
+from compressors.scaled import contractive
 from compressors.sign import Sign
 from compressors.symbols import level_type, pack_digits, pack_levels, per_byte, unpack_digits, unpack_levels
 from compressors.ternary import Ternary
@@ -378,6 +379,23 @@ def test_a_byte_holds_as_many_digits_as_fit_and_nothing_else(radix, group):
     for wrong in (0, group + 1, 255):
         with pytest.raises(WireError):
             unpack_digits(bytes((wrong,)) + data[1:], 1_001, radix)
+
+
+@pytest.mark.parametrize(
+    "compressor", [QSGD(), Dithering(1), NaturalDithering(), Exponential(), Cast(unbiased=True)], ids=str
+)
+def test_unbiased_quantisers_are_scaled_for_error_feedback(compressor):
+    x, scaled = heavy(5_000), contractive(compressor)
+    layout = Layout.flat(5_000)
+    encoded = scaled.encode(x, layout, KEY)
+    assert same_bits(over_the_wire(encoded, layout, scaled), encoded.decoded)
+    factor = 1 / (1 + compressor.omega(layout))
+    assert torch.allclose(encoded.decoded, factor * compressor.encode(x, layout, KEY).decoded)
+    assert scaled.least_bits(encoded, layout) == compressor.least_bits(compressor.encode(x, layout, KEY), layout)
+
+
+def test_nothing_is_spread_over_nothing():
+    assert len(spread(torch.zeros(0), bounds_of(Layout.flat(0), 8), 0, 0)) == 0
 
 
 # Options and hostile bytes
