@@ -109,6 +109,11 @@ class SaddleProblem:
         """The same problem whose ``sample`` draws so many components."""
         return replace(self, oracles=tuple(replace(oracle, batch=batch) for oracle in self.oracles))
 
+    def to(self, dtype: torch.dtype) -> "SaddleProblem":
+        """The same problem in another precision: with float32, dense messages cost what they cost in practice."""
+        oracles = (replace(o, matrices=o.matrices.to(dtype), offsets=o.offsets.to(dtype)) for o in self.oracles)
+        return replace(self, oracles=tuple(oracles), x0=self.x0.to(dtype), solution=self.solution.to(dtype))
+
     def _constants(self, largest: float, mean: float) -> Constants:
         matrix = torch.stack([oracle.matrices.mean(0) for oracle in self.oracles]).mean(0)
         lam = self.oracles[0].lam
