@@ -133,6 +133,7 @@ class Experiment:
     cases: Callable[[Settings], Mapping[str, Case]]
     figures: Callable[[Settings], Sequence[Figure]]
     takes_data: bool = False  # whether ``--data`` means something here
+    also: Callable[[Settings, int, Path], Sequence[Path]] | None = None  # what else it measures: seeds, folder; files
 
 
 def federation_of(problem: Problem, seed: int) -> Federation:

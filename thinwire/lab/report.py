@@ -35,7 +35,10 @@ def perform(experiment: Experiment, settings: Settings, plan: Plan, out: Path | 
     results = run_jobs(jobs, processes_for(plan, settings, len(jobs)), experiment.name)
     write_csv(folder, results)
     figures = tuple(figure for figure in experiment.figures(settings) if rows_of(figure, results))
-    return Report(folder, tuple(results), figures, tuple(_draw(experiment, settings, folder, figures, results)))
+    pictures = _draw(experiment, settings, folder, figures, results)
+    if experiment.also is not None and not plan.only:
+        pictures += [path for path in experiment.also(settings, plan.seeds, folder) if path.suffix != ".csv"]
+    return Report(folder, tuple(results), figures, tuple(pictures))
 
 
 def new_folder(out: Path | None, name: str) -> Path:

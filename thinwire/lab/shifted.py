@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from strategies.base import Method
-from strategies.dcgd import DCGD
+from strategies.dcgd_star import DCGDStar, optimal_shifts
 from strategies.descent import Descent
 from strategies.gdci import GDCI, best_eta
 from strategies.problems import FiniteSum
@@ -13,14 +13,14 @@ from thinwire.lab.experiment import Measured, federation_of
 from thinwire.lab.precision import Single
 
 
-def optimal_shifts(method: Method, problem: Measured, rate: float | None) -> Method:
-    """DCGD whose shifts are the clients' gradients at the solution, which only an experiment knows."""
+def solved(method: Method, problem: Measured, rate: float | None) -> Method:
+    """DCGD-STAR with the clients' gradients at the solution, which only an experiment knows."""
     assert isinstance(method, Descent)
-    assert isinstance(method.estimator, DCGD)
+    assert isinstance(method.estimator, DCGDStar)
     assert isinstance(problem, Single)
     assert isinstance(problem.inner, FiniteSum)
     assert problem.inner.minimiser is not None
-    shifts = tuple(oracle.full(problem.inner.minimiser).float() for oracle in problem.inner.oracles)
+    shifts = tuple(shift.float() for shift in optimal_shifts(problem.inner.oracles, problem.inner.minimiser))
     return replace(method, estimator=replace(method.estimator, shifts=shifts))
 
 

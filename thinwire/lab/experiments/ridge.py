@@ -11,7 +11,7 @@ from typing import Any
 from strategies.problems import ridge
 from thinwire.lab.experiment import Case, Entry, Experiment, Figure, Settings, Step, Theory, Tuned
 from thinwire.lab.precision import Single
-from thinwire.lab.shifted import optimal_shifts, paper_eta
+from thinwire.lab.shifted import paper_eta, solved
 
 DITHERING: Mapping[str, Any] = {"name": "natural"}
 
@@ -37,7 +37,7 @@ def family(uplink: Mapping[str, Any], step: Step, words: str) -> tuple[Entry, ..
     return (
         Entry(f"GD, {step}", {"name": "fedavg"}, step=step),
         Entry(f"DCGD, {words}", {"name": "dcgd"}, uplink, step=step),
-        Entry(f"STAR, {words}", {"name": "dcgd"}, uplink, step=step, adapt=optimal_shifts),
+        Entry(f"STAR, {words}", {"name": "dcgd-star"}, uplink, step=step, adapt=solved),
         Entry(f"DIANA, {words}", {"name": "diana"}, uplink, step=step),
         Entry(f"Rand-DIANA, {words}", {"name": "rand-diana"}, uplink, step=step),
         Entry(f"GDCI, {words}", {"name": "gdci"}, uplink, step=step, adapt=paper_eta),
