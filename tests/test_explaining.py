@@ -55,3 +55,13 @@ def test_every_option_of_every_method_says_what_it_means(name: str) -> None:
     for option in options_of(find_method(name), frozenset({"compressor", "downlink_compressor", "channel"})):
         assert option.kind
         assert option.default
+
+
+def test_a_preset_is_listed_with_the_methods_and_shown_as_the_sections_that_it_stands_for(capsys, monkeypatch):
+    rows = {row["name"]: row for row in json.loads(thinwire_says(capsys, monkeypatch, "methods", "--json"))}
+    assert rows["diloco"]["options"]["optimiser"]["nesterov"] is True
+    page = thinwire_says(capsys, monkeypatch, "methods", "diloco")
+    assert 'optimiser = "adamw"' in page
+    assert "[optimiser]" in page
+    facts = json.loads(thinwire_says(capsys, monkeypatch, "methods", "diloco", "--json"))
+    assert facts["sections"]["method"] == {"name": "fedavg"}

@@ -50,6 +50,12 @@ PRESETS: dict[str, Preset] = {
             "participation": {"fraction": 1.0},
         },
     ),
+    "powersgd": Preset(
+        "Every matrix as a few directions, found by power iteration from where the last one ended, under error "
+        'feedback: Vogels, Karimireddy, Jaggi, "PowerSGD: practical low-rank gradient compression for distributed '
+        'optimization", NeurIPS 2019, https://arxiv.org/abs/1905.13727; each client factors its own.',
+        {"method": {"name": "ef14"}, "uplink": {"name": "power", "rank": 4, "warm": True}},
+    ),
     "fed-ef": Preset(
         "Local SGD under error feedback, residuals of absent clients frozen (or fading, by method.absence_decay): Li, "
         'Li, "Analysis of error feedback in federated non-convex optimization with biased compression", ICML 2023, '

@@ -12,6 +12,8 @@ from strategies.registry import registry as methods
 from thinwire.cli.compressor_facts import CompressorFacts
 from thinwire.cli.explaining import print_page
 from thinwire.cli.method_facts import Facts
+from thinwire.config import to_toml
+from thinwire.presets import PRESETS, Preset
 
 
 def list_compressors(*, as_json: bool) -> None:
@@ -44,20 +46,44 @@ def explain_compressor(name: str, *, as_json: bool) -> None:
 
 
 def list_methods(*, as_json: bool) -> None:
-    """Name, options and first line of the documentation."""
+    """Name, options and first line of the documentation; the presets last."""
     rows = [
         {"name": name, "options": _options(kind), "summary": _summary(kind)} for name, kind in sorted(methods().items())
     ]
+    for name, preset in sorted(PRESETS.items()):
+        rows.append({"name": name, "options": _sections(preset), "summary": f"Preset. {preset.summary}"})
     _print(rows, as_json, "Methods; thinwire methods NAME explains one")
 
 
 def explain_method(name: str, *, as_json: bool) -> None:
-    """The paper's rule, what fits the method and what it promises, and its options. Raises ConfigError."""
+    """The paper's rule, what fits the method and what it promises, and its options; or a preset's parts.
+
+    Raises ConfigError.
+    """
+    if name in PRESETS:
+        _explain_preset(name, as_json=as_json)
+        return
     facts = Facts(name)
     if as_json:
         print(json.dumps(facts.as_json()))
         return
     print_page(facts.kind, facts.lines(), facts.options)
+
+
+def _explain_preset(name: str, *, as_json: bool) -> None:
+    """What it stands for, as it would stand in a file."""
+    preset = PRESETS[name]
+    if as_json:
+        print(json.dumps({"name": name, "summary": preset.summary, "sections": _sections(preset)}))
+        return
+    console = Console()
+    console.print(f"{name}, a preset: {preset.summary}", highlight=False, markup=False)
+    console.print()
+    console.print(to_toml(_sections(preset)), highlight=False, markup=False)
+
+
+def _sections(preset: Preset) -> dict[str, Any]:
+    return {section: dict(options) for section, options in preset.sections.items()}
 
 
 def _options(kind: type) -> dict[str, Any]:
