@@ -12,7 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.tasks.base import Task
 from thinwire.tasks.examples import convert
 
-MOST_NUMBERS = 1 << 25
+MOST_NUMBERS = 1 << 22
 """Of one chunk's gradients, which are a whole model each."""
 
 

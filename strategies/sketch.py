@@ -37,11 +37,10 @@ class Sketch:
         numel = gradients.shape[-1]
         signs = _signs(self.key, numel, gradients.dtype, gradients.device)
         signed = gradients * signs
-        pad = -numel % self.buckets
-        if pad:
-            signed = torch.nn.functional.pad(signed, (0, pad))
-        rows = signed.reshape(*signed.shape[:-1], -1, self.buckets)
-        return rows.sum(-2).float()
+        even = numel - numel % self.buckets
+        sums = signed[..., :even].reshape(*signed.shape[:-1], -1, self.buckets).sum(-2)
+        sums[..., : numel - even] += signed[..., even:]
+        return sums.float()
 
 
 @lru_cache(maxsize=4)
