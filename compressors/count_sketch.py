@@ -1,7 +1,7 @@
 """Count-sketch: entries added up in few buckets, each with a random sign."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
+from compressors.hadamard import accelerator
 from compressors.powers import check_exponent
 from compressors.scope import SCOPES, Part, Scope, check_options, dense_spans, parts, runs_of, with_dense
 from compressors.sketching import shift_of, shifted
 from compressors.values import Values, check_format, decode_values, encode_values, least_value_bits, omega_of
+from thinwire.blocks import each_block
 from thinwire.layout import Layout
 from thinwire.random import Key
 
 PARAMETERS = struct.Struct("<dhBB")  # fraction; shift; index in SCOPES; 1 if all clients share the hashes
-TILE = 1 << 16  # entries worked on at a time, so that they stay in the cache
+TILE = 1 << 15  # entries worked on at a time on the CPU, so that they stay in the cache
+TILE_ELSEWHERE = 1 << 24
 NONE = np.zeros(0, np.int64)
 
 
@@ -87,7 +90,8 @@ class CountSketch(Compressor):
         x, pieces, own = x.detach(), parts(layout, self.fraction, self.scope), key.shared() if self.shared else key
         shift = shift_of(x)
         x = shifted(x, -shift)
-        sketches = [_sketch(x[part.start : part.stop], part, own) for part in pieces]
+        device = accelerator(x.device)
+        sketches = [_sketch(x[part.start : part.stop], Hashes(part, own, device)) for part in pieces]
         dense = torch.from_numpy(with_dense(NONE, layout, self.scope)).to(x.device)
         kept = torch.cat([*sketches, x[dense]]).cpu().numpy()
         runs = runs_of(pieces, layout, self.scope)
@@ -120,42 +124,85 @@ def _stripes(part: Part) -> int:
     return -(-(part.stop - part.start) // part.keep)
 
 
-def _tiles(part: Part, key: Key, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The first bucket of a range of buckets; the entry that each stripe has in each of them; the sign bits of those.
+class Hashes:
+    """Where each stripe of a part meets the buckets, and with which sign.
 
-    Entries (int64) and sign bits (uint8) are stripes x buckets; entries beyond the part's end stand for none.
+    Works on NumPy arrays (on the CPU) and on tensors (elsewhere) alike: the same operations, so the same bits.
     """
-    own, stripes, buckets = key.at("hashes", tensor=part.tensor), _stripes(part), part.keep
-    turns = torch.from_numpy((own.at("turns").words(stripes) % np.uint64(buckets)).astype(np.int64)).to(device)
-    begin = torch.arange(0, stripes * buckets, buckets, device=device)[:, None]
-    turned = begin - turns[:, None]
-    words = own.at("signs").words(-(-stripes * buckets // 64)).astype("<u8").view(np.uint8)
-    packed = torch.from_numpy(words).to(device)
-    signs = (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=device)) & 1
-    signs = signs.reshape(-1)[: stripes * buckets].reshape(stripes, buckets)
-    width = max(1, TILE // stripes)
-    for first in range(0, buckets, width):
-        entry = turned + torch.arange(first, min(first + width, buckets), device=device)
-        yield first, torch.where(entry < begin, entry + buckets, entry), signs[:, first : first + width]
+
+    def __init__(self, part: Part, key: Key, device: torch.device | None) -> None:
+        own, stripes, buckets = key.at("hashes", tensor=part.tensor), _stripes(part), part.keep
+        turns = (own.at("turns").words(stripes) % np.uint64(buckets)).astype(np.int64)
+        words = own.at("signs").words(-(-stripes * buckets // 64)).astype("<u8").view(np.uint8)
+        signs = np.unpackbits(words, count=stripes * buckets, bitorder="little").reshape(stripes, buckets)
+        begin = np.arange(0, stripes * buckets, buckets)[:, None]
+        self.size, self.buckets, self.device = stripes * buckets, buckets, device
+        self.width = max(1, (TILE if device is None else TILE_ELSEWHERE) // stripes)
+        self.module: Any = np if device is None else torch
+        arrays: list[Any] = [begin, begin - turns[:, None], signs]
+        if device is not None:
+            arrays = [torch.from_numpy(array).to(device) for array in arrays]
+        self.begin, self.turned, self.signs = arrays
+
+    def each(self, work: Callable[[slice, Any], None]) -> None:
+        """``work(buckets, entries)`` for ranges of buckets; entries (int64) are those that the stripes have there."""
+
+        def tile(first: int, last: int) -> None:
+            bucket = np.arange(first, last) if self.device is None else torch.arange(first, last, device=self.device)
+            entry = self.turned + bucket
+            work(slice(first, last), self.module.where(entry < self.begin, entry + self.buckets, entry))
+
+        each_block(self.buckets, self.width, tile, fewest=4 if self.device is None else self.buckets + 1)
+
+    def flip(self, values: Any, buckets: slice) -> Any:
+        """Values (stripes x buckets) whose sign bit is flipped where it is to be, in place."""
+        single, signs = values.itemsize == 4, self.signs[:, buckets]
+        if self.device is None:
+            kind: Any = np.int32 if single else np.int64
+            signs = signs.astype(kind)
+        else:
+            kind = torch.int32 if single else torch.int64
+            signs = signs.to(kind)
+        bits = values.view(kind)
+        bits ^= signs << (31 if single else 63)
+        return values
+
+    def native(self, values: Tensor) -> Any:
+        """What the work is done on."""
+        return values.numpy() if self.device is None else values
 
 
-def _flip(values: Tensor, signs: Tensor) -> Tensor:
-    """Values whose sign bit is flipped where a bit is set."""
-    kind, place = (torch.int32, 31) if values.dtype == torch.float32 else (torch.int64, 63)
-    return (values.view(kind) ^ (signs.to(kind) << place)).view(values.dtype)
-
-
-def _sketch(x: Tensor, part: Part, key: Key) -> Tensor:
+def _sketch(x: Tensor, hashes: Hashes) -> Tensor:
     """The buckets: halves of the stripes are added entry for entry until one is left, the same sum on every device."""
-    out = torch.empty(part.keep, dtype=x.dtype, device=x.device)
-    padded = torch.zeros(_stripes(part) * part.keep, dtype=x.dtype, device=x.device)
+    out = torch.empty(hashes.buckets, dtype=x.dtype, device=x.device)
+    padded = torch.zeros(hashes.size, dtype=x.dtype, device=x.device)
     padded[: len(x)] = x
-    for first, entry, signs in _tiles(part, key, x.device):
-        found = _flip(torch.take(padded, entry), signs)
-        while len(found) > 1:
-            half = len(found) // 2
-            found = torch.cat([found[:half] + found[half : 2 * half], found[2 * half :]])
-        out[first : first + found.shape[1]] = found[0]
+    source, target = hashes.native(padded), hashes.native(out)
+
+    def work(buckets: slice, entries: Any) -> None:
+        found = hashes.flip(hashes.module.take(source, entries), buckets)
+        left = len(found)
+        while left > 1:
+            half = left // 2
+            found[:half] += found[left - half : left]
+            left -= half
+        target[buckets] = found[0]
+
+    hashes.each(work)
+    return out
+
+
+def _spread(sketch: Tensor, hashes: Hashes) -> Tensor:
+    """Every entry's bucket times its sign, in all stripes."""
+    out = torch.empty(hashes.size, dtype=sketch.dtype, device=sketch.device)
+    source, target = hashes.native(sketch), hashes.native(out)
+
+    def work(buckets: slice, entries: Any) -> None:
+        copies = hashes.module.zeros_like(entries, dtype=source.dtype)
+        copies[:] = source[buckets]
+        target[entries] = hashes.flip(copies, buckets)
+
+    hashes.each(work)
     return out
 
 
@@ -163,12 +210,9 @@ def _estimate(values: Tensor, layout: Layout, pieces: list[Part], scope: str, sh
     """The vector: buckets times signs, with the dense tensors as they are, times 2^shift."""
     out, start = torch.empty(layout.numel, dtype=values.dtype, device=values.device), 0
     for part in pieces:
-        sketch = values[start : start + part.keep]
-        padded = torch.empty(_stripes(part) * part.keep, dtype=out.dtype, device=out.device)
-        for first, entry, signs in _tiles(part, key, values.device):
-            own = sketch[first : first + entry.shape[1]].expand(entry.shape).contiguous()
-            padded.put_(entry, _flip(own, signs))
-        out[part.start : part.stop] = padded[: part.stop - part.start]
+        hashes = Hashes(part, key, accelerator(values.device))
+        spread = _spread(values[start : start + part.keep], hashes)
+        out[part.start : part.stop] = spread[: part.stop - part.start]
         start += part.keep
     for first, last in dense_spans(layout, scope):
         out[first:last] = values[start : start + last - first]

@@ -9,9 +9,10 @@ from compressors_kit import DTYPES, KEY, MANY, gauss, over_the_wire, same_bits
 
 from compressors import Expectation, decode
 from compressors.adaptive import Adaptive, limit_of
-from compressors.count_sketch import CountSketch
+from compressors.count_sketch import CountSketch, Hashes, _sketch, _spread
 from compressors.jl import JL, _lengths
 from compressors.scaled import Scaled
+from compressors.scope import Part
 from compressors.values import decode_values, encode_values
 from thinwire.config import build
 from thinwire.errors import ConfigError, WireError
@@ -128,6 +129,17 @@ def test_two_entries_of_a_count_sketch_meet_as_often_as_hashes_let_them():
     assert meetings[1:60].max() == 0  # the stripe of the entry itself
     assert abs(meetings[60:].mean() - 10) < 1
     assert meetings[60:].max() < 10 + 6 * 10**0.5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_arrays_and_tensors_are_sketched_to_the_same_bits(dtype):
+    x = torch.from_numpy(gauss(50_000)).to(dtype)
+    for keep in (1, 30, 20_000, 50_000):
+        part = Part(0, 50_000, keep, 0)
+        here, there = Hashes(part, KEY, None), Hashes(part, KEY, torch.device("cpu"))
+        sketch = _sketch(x, here)
+        assert same_bits(_sketch(x, there), sketch)
+        assert same_bits(_spread(sketch, here), _spread(sketch, there))
 
 
 @pytest.mark.parametrize("size", [256, 4_096, 5_000, 300])
