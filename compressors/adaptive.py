@@ -158,7 +158,8 @@ def limit_of(x: Tensor, keep: int) -> float:
             aside = limit / 8
             mass, large = _split(x, aside, exponent)
         above = large >= limit
-        lower = (mass + float(large[~above].sum())) / (keep - int(np.count_nonzero(above)))
+        room = keep - int(np.count_nonzero(above))  # 0 where the others vanish beside them
+        lower = (mass + float(large[~above].sum())) / room if room else limit
         if not lower < limit:
             return min(_raised(limit, exponent), float(torch.finfo(x.dtype).max))
         limit = lower
@@ -172,15 +173,11 @@ def _raised(value: float, exponent: int) -> float:
 
 def _split(x: Tensor, bound: float, exponent: int) -> tuple[float, NDArray[np.float64]]:
     """The sum of the magnitudes below the bound, and the magnitudes not below it, in units of 2^exponent (float64)."""
-    limit = _raised(bound, exponent)
     if x.device.type != "cpu":
-        magnitudes = x.abs()
-        large = magnitudes[magnitudes >= limit].double().cpu().numpy()
-        small = torch.where(magnitudes < limit, magnitudes, 0).double()
-        return float((small * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)).sum()), large
+        return split_on(x, bound, exponent)
     values = x.numpy()
     with np.errstate(over="ignore"):
-        edge = values.dtype.type(limit)
+        edge = values.dtype.type(_raised(bound, exponent))
 
     def work(start: int, stop: int) -> tuple[float, NDArray[np.float64]]:
         magnitudes = np.abs(values[start:stop])
@@ -195,19 +192,22 @@ def _split(x: Tensor, bound: float, exponent: int) -> tuple[float, NDArray[np.fl
     return math.fsum(mass for mass, _ in found), np.concatenate([large for _, large in found])
 
 
+def split_on(x: Tensor, bound: float, exponent: int) -> tuple[float, NDArray[np.float64]]:
+    """The same on the vector's device; the sum in another order."""
+    magnitudes, limit = x.abs(), _raised(bound, exponent)
+    large = magnitudes[magnitudes >= limit].double().cpu().numpy()
+    below = torch.where(magnitudes < limit, magnitudes, 0).double()
+    for part in (exponent // 2, exponent - exponent // 2):
+        below, large = below * math.ldexp(1.0, -part), large * math.ldexp(1.0, -part)
+    return float(below.sum()), large
+
+
 def _draw(x: Tensor, limit: float, key: Key) -> tuple[Indices, Indices]:
     """Ascending indices of the entries not below the limit, and of the others that are drawn."""
     if limit == 0:
         return x.nonzero()[:, 0].cpu().numpy(), np.zeros(0, np.int64)
     if x.device.type != "cpu":
-        words = noise_on(key, x.numel(), x.device).long() & 0xFFFFFFFF
-        share = x.abs() / torch.tensor(limit, dtype=x.dtype)
-        level = torch.clamp(share * 2.0**32, max=2.0**32).long()
-        sure = share >= 1
-        at_level = (~sure & (words == level)).nonzero()[:, 0].cpu().numpy()
-        drawn = (~sure & (words < level)).nonzero()[:, 0].cpu().numpy()
-        close = share[torch.from_numpy(at_level).to(x.device)].cpu().numpy()
-        return sure.nonzero()[:, 0].cpu().numpy(), _with_ties(drawn, at_level, close, key)
+        return draw_on(x, limit, key)
     values, pairs = x.numpy(), noise_keys(key, x.numel())
 
     def work(start: int, stop: int) -> tuple[Indices, Indices]:
@@ -223,6 +223,19 @@ def _draw(x: Tensor, limit: float, key: Key) -> tuple[Indices, Indices]:
 
     found = each_block(len(values), NOISE_BLOCK, work)
     return np.concatenate([sure for sure, _ in found]), np.concatenate([drawn for _, drawn in found])
+
+
+def draw_on(x: Tensor, limit: float, key: Key) -> tuple[Indices, Indices]:
+    """The same entries, found on the vector's device."""
+    words = noise_on(key, x.numel(), x.device).long() & 0xFFFFFFFF
+    share = x.abs() / torch.tensor(limit, dtype=x.dtype)
+    sure = share >= 1
+    share = torch.where(sure, 0, share)
+    level = (share * 2.0**32).long()
+    at_level, drawn = (words == level) & ~sure, words < level
+    ties = at_level.nonzero()[:, 0]
+    whole, found = (mask.nonzero()[:, 0].cpu().numpy() for mask in (sure, drawn))
+    return whole, _with_ties(found, ties.cpu().numpy(), share[ties].cpu().numpy(), key)
 
 
 def _with_ties(drawn: Indices, at_level: Indices, share: Floats, key: Key, start: int = 0) -> Indices:

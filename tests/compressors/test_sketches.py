@@ -8,7 +8,7 @@ import torch
 from compressors_kit import DTYPES, KEY, MANY, gauss, over_the_wire, same_bits
 
 from compressors import Expectation, decode
-from compressors.adaptive import Adaptive, limit_of
+from compressors.adaptive import Adaptive, _draw, _split, _with_ties, draw_on, limit_of, split_on
 from compressors.count_sketch import CountSketch, Hashes, _sketch, _spread
 from compressors.jl import JL, _lengths
 from compressors.scaled import Scaled
@@ -47,6 +47,34 @@ def test_the_limit_of_the_adaptive_sparsifier_keeps_as_many_as_asked(keep):
         assert huge == pytest.approx(by_bisection(x, keep) * 2.0**900, rel=1e-9, abs=0)
     assert limit_of(torch.from_numpy(np.eye(1, 1_000, 3)[0]), keep) == 0
     assert limit_of(torch.full((1_000,), torch.finfo(torch.float32).max), keep) <= torch.finfo(torch.float32).max
+
+
+def test_a_few_entries_beside_which_the_others_vanish_travel_as_values():
+    x = torch.full((1_000,), 1e-30)
+    x[:3] = 1
+    assert limit_of(x, 3) == 1
+    assert limit_of(x[:3], 3) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_both_ways_to_draw_agree(dtype):
+    for factor in (1.0, 2.0**-100, 2.0**100):
+        x = torch.from_numpy(gauss(70_000) * factor).to(dtype)
+        exponent = 90 if dtype == torch.float64 else 0
+        for bound in (factor, float("inf")):
+            (mass, large), (other, values) = (find(x, bound / 2.0**exponent, exponent) for find in (_split, split_on))
+            assert other == pytest.approx(mass, rel=1e-12, abs=0)
+            assert np.array_equal(large, values)
+        for limit in (2 * factor, 200 * factor):
+            for found, expected in zip(draw_on(x, limit, KEY), _draw(x, limit, KEY), strict=True):
+                assert np.array_equal(found, expected)
+
+
+def test_noise_that_ends_level_with_a_probability_is_decided_by_another_word():
+    close, share = np.arange(2_000), np.full(2_000, 5.25 / 2.0**32)
+    found = _with_ties(np.array([7_000]), close, share, KEY, 64)
+    assert found[-1] == 7_000
+    assert abs(len(found) - 501) < 4 * (2_000 * 0.25 * 0.75) ** 0.5
 
 
 def test_the_adaptive_sparsifier_errs_as_its_formula_says_and_less_than_rand_k():

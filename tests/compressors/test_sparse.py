@@ -14,6 +14,7 @@ from compressors.lazy import Lazy
 from compressors.perm_k import PermK
 from compressors.rand_k import RandK
 from compressors.select import largest_in_rows
+from compressors.top_k import TopK
 from thinwire.config import build
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Layout
@@ -22,6 +23,12 @@ from thinwire.layout import Layout
 def error(x, found):
     """Relative squared error."""
     return float(((found.double() - x.double()) ** 2).sum() / (x.double() ** 2).sum())
+
+
+def test_places_are_counted_in_a_message_of_few_values():
+    layout, x = Layout.flat(1_000), torch.from_numpy(gauss(1_000)).float()
+    bits = 8 * TopK(0.01, "fp32").encode(x, layout, KEY).payload.size
+    assert 397 <= bits <= 1.05 * 397.8 + 128  # 10 values of 32 bits and log2 C(1000, 10) bits of places
 
 
 def test_a_block_keeps_its_largest_entries_and_a_place_costs_its_bits():
