@@ -13,7 +13,10 @@ from thinwire.lab.experiment import Case, Entry, Experiment, Figure, Settings, S
 from thinwire.lab.precision import Single
 from thinwire.lab.shifted import paper_eta, solved
 
-DITHERING: Mapping[str, Any] = {"name": "natural"}
+
+def dithering(levels: int) -> Mapping[str, Any]:
+    """Natural dithering, the vector's norm times a power of two for every entry."""
+    return {"name": "natural-dithering", "levels": levels}
 
 
 def problem(settings: Settings, seed: int) -> Single:
@@ -63,9 +66,9 @@ def figures(settings: Settings) -> Sequence[Figure]:
         name, entries = words.removesuffix(" %").replace(" ", "-"), family(uplink, Theory(), words)
         return Figure(name, f"Ridge, {words}, steps of theory", "ridge", entries)
 
-    natural = at_theory(DITHERING, "natural")
+    eight = at_theory(dithering(8), "dithering 8")
     if settings.quick:
-        return [at_theory(rand_k(0.25), "rand-k 25 %"), natural]
+        return [at_theory(rand_k(0.25), "rand-k 25 %"), eight]
     tenth = rand_k(0.1)
     halved = tuple(
         Entry(f"DCGD, theory x {times:g}", {"name": "dcgd"}, tenth, step=Theory(times)) for times in (1, 0.5, 0.25)
@@ -74,7 +77,8 @@ def figures(settings: Settings) -> Sequence[Figure]:
         at_theory(tenth, "rand-k 10 %"),
         at_theory(rand_k(0.5), "rand-k 50 %"),
         at_theory(rand_k(0.9), "rand-k 90 %"),
-        natural,
+        eight,
+        at_theory(dithering(4), "dithering 4"),
         Figure("tuned", "Ridge, rand-k 10 %, every step tuned", "ridge", family(tenth, Tuned(), "tuned, rand-k 10 %")),
         Figure("steps", "Ridge: the floor of DCGD falls with its step", "ridge", halved),
         Figure("refreshes", "Ridge: how often Rand-DIANA refreshes its shifts, tuned", "ridge", refreshes(tenth)),
