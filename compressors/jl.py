@@ -28,10 +28,10 @@ class JL(Compressor):
 
     omega = (d/k)(1 + w) - 1, exact for w = 0: with orthonormal R and the selection S of k rows the error is
     |d/k R^T S^T S R x - x|^2, and E R^T S^T S R = k/d; Gaussian projections have (d+1)/k. d and k are those of the
-    chunks of 64 to 4,096 entries into which each tensor is cut, k = ceil(fraction * d) of each, and the worst counts. w
-    is the omega of the values' random rounding: 0 for "fp32", 2^-16 for "bf16", 1/8 for "natural"; 0.0004, 0.11 and 5.2
-    for "8-bit", "4-bit" and "2-bit". The omega of Rand-k, but with values that look Gaussian whatever the vector, and
-    errors that spread over the chunk. Tensors below 256 entries are sent whole.
+    chunks of 128 to 4,096 entries into which each tensor is cut, k = ceil(fraction * d) of each, and the worst counts.
+    w is the omega of the values' random rounding: 0 for "fp32", 2^-16 for "bf16", 1/8 for "natural"; 0.0004, 0.11 and
+    5.2 for "8-bit", "4-bit" and "2-bit". The omega of Rand-k, but with values that look Gaussian whatever the vector,
+    and errors that spread over the chunk. Tensors below 256 entries are sent whole.
 
     With ``shared`` all clients rotate alike: with "fp32" the sum of their sketches is the sketch of the sum. An entry
     beyond the finite range is clamped.
