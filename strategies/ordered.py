@@ -104,6 +104,7 @@ class Pass:
     signs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))  # of this pass's pairs or units
     ahead: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))  # of the next pass's
     carry: Tensor | None = None  # sketch of a unit whose partner comes in the next round
+    total: Tensor | None = None  # the client's own running sum in this pass (grab, id-grab)
     mean: Tensor | None = None  # of the gradients' sketches: of the pass before (grab)
     number: int = 0  # passes begun before this one
     awaited: int = 0  # the round whose signs are to come; 0: none
@@ -132,7 +133,8 @@ class OrderedServer:
     begun: Tensor  # int64: its pass when s began
     own: Tensor  # float64 (n, k): each client's sum, for the hybrid; else (0, 0)
     carry: Tensor  # float64 (n, k): sketch of each client's last gradient, for gradients received; else (0, 0)
-    positions: Tensor  # int64: units of its pass received; -1 before its first word
+    told: Tensor  # int64: the pass that each client said it began
+    positions: Tensor  # int64: units of it received; -1 before its first word
     units: Tensor  # int64: of a pass
 
 
@@ -249,6 +251,7 @@ class Ordered(Method):
             ahead=torch.zeros(0, dtype=torch.uint8),
             number=now.number + 1,
             awaited=0,
+            total=None,
         )
 
     def _slots(self, count: int) -> int:
@@ -265,7 +268,7 @@ class Ordered(Method):
         shown = replace(now, position=end - base * count)
         if base:  # whole passes went by unseen
             blank = torch.zeros(0, dtype=torch.uint8)
-            shown = replace(shown, signs=blank, ahead=blank, carry=None)
+            shown = replace(shown, signs=blank, ahead=blank, carry=None, total=None)
         places = [position - base * count for position in seen]
         if self.scheme == "grab":
             return self._grab(shown, places, sketches), nothing
@@ -274,7 +277,7 @@ class Ordered(Method):
         if not slots:
             return replace(shown, awaited=0), nothing
         if self.scheme == "id-grab":
-            return _filled(shown, slots[0], balance(np.zeros(self.options.sketch), differences), pairs(count)), nothing
+            return _filled(*self._balanced(shown, differences), slots[0], pairs(count)), nothing
         return replace(shown, awaited=number, first=slots[0], count=len(slots)), differences
 
     def _grab(self, now: Pass, places: Sequence[int], sketches: Rows) -> Pass:
@@ -283,10 +286,16 @@ class Ordered(Method):
             return now
         count = len(now.order)
         mean = sketches.mean(0) if now.mean is None else now.mean.numpy()
-        signs = balance(np.zeros(self.options.sketch), sketches - mean)
+        now, signs = self._balanced(now, sketches - mean)
         share = min(1.0, len(sketches) / count)
         moved = (1 - share) * mean + share * sketches.mean(0)
-        return _filled(replace(now, mean=torch.from_numpy(moved)), places[0], signs, count)
+        return _filled(replace(now, mean=torch.from_numpy(moved)), signs, places[0], count)
+
+    def _balanced(self, now: Pass, rows: Rows) -> tuple[Pass, Signs]:
+        """The client's own walk, which goes on where the last round of this pass left it."""
+        total = np.zeros(self.options.sketch) if now.total is None else now.total.numpy().copy()
+        signs = balance(total, rows)
+        return replace(now, total=torch.from_numpy(total)), signs
 
     # -- the server ----------------------------------------------------------------------------------------------
 
@@ -390,6 +399,7 @@ class Ordered(Method):
             begun=none.clone(),
             own=_zeros(clients, buckets) if self.scheme == "hybrid" else _zeros(0, 0),
             carry=_zeros(received, buckets if received else 0),
+            told=none[:received].clone(),
             positions=none[:received].clone(),
             units=none[:received].clone(),
         )
@@ -476,18 +486,18 @@ def _paired(
 ) -> tuple[OrderedServer, dict[int, tuple[int, Rows]]]:
     """Differences of consecutive gradients of each client, pairs counted from where it began its pass."""
     carry, positions, units = server.carry.clone(), server.positions.clone(), server.units.clone()
-    passes, sketches = server.passes.clone(), {}
+    told, sketches = server.told.clone(), {}
     for client, (row, begins) in received.items():
         if begins is not None:
-            passes[client], units[client], positions[client] = begins[0], begins[1], 0
+            told[client], units[client], positions[client] = begins[0], begins[1], 0
         place = int(positions[client])
         if place < 0:
             continue
         if place % 2 == 1 and place < int(units[client]):
-            sketches[client] = int(passes[client]), (carry[client] - row)[None].numpy()
+            sketches[client] = int(told[client]), (carry[client] - row)[None].numpy()
         carry[client] = row
         positions[client] = place + 1
-    return replace(server, carry=carry, positions=positions, units=units), sketches
+    return replace(server, carry=carry, told=told, positions=positions, units=units), sketches
 
 
 def _zeros(*shape: int) -> Tensor:
@@ -518,7 +528,7 @@ def _pairs_of(
     return (np.stack(rows) if rows else np.zeros((0, sketches.shape[1]))), slots, kept
 
 
-def _filled(now: Pass, first: int, signs: Signs, slots: int) -> Pass:
+def _filled(now: Pass, signs: Signs, first: int, slots: int) -> Pass:
     """The pass with signs written from slot ``first`` on, those past its own in ``ahead``."""
     both = np.full(2 * slots, UNKNOWN, np.uint8)
     for start, known in ((0, now.signs), (slots, now.ahead)):
@@ -537,7 +547,7 @@ def _signed(now: Pass, personal: Packet) -> Pass:
     if (number, count) != (now.awaited, now.count) or len(payload.streams[0]) != -(-count // 8):
         return replace(now, awaited=0)
     signs = np.unpackbits(np.frombuffer(payload.streams[0], np.uint8), count=count)
-    return replace(_filled(now, now.first, signs, pairs(len(now.order))), awaited=0)
+    return replace(_filled(now, signs, now.first, pairs(len(now.order))), awaited=0)
 
 
 def _without(packet: Packet) -> Packet:
