@@ -56,7 +56,7 @@ class World:
     privates: list[Any]
     mirrors: list[Tensor | None]  # empty without ``audit``
     audit: bool = True  # also validate every uplink and keep the mirrors, as a server does
-    pending: dict[int, Packet] = field(default_factory=dict)  # personal payloads of the last downlink
+    pending: dict[int, Packet] = field(default_factory=dict)  # personal payloads, until its next uplink is in
     uplink_content_bytes: int = 0  # sent since the start without the packets' framing, all clients together
     downlink_content_bytes: int = 0
 
@@ -124,7 +124,9 @@ class World:
         self.server, downlink = self.method.step(self.replica, self.server, iter(uplinks), here)
         data = pack(downlink.broadcast)
         personal = {client: pack(packet) for client, packet in downlink.personal.items()}
-        self.pending = {client: unpack(own, Payload, MOST_PACKET_BYTES) for client, own in personal.items()}
+        for client, _ in uplinks:
+            self.pending.pop(client, None)  # it has had its own
+        self.pending |= {client: unpack(own, Payload, MOST_PACKET_BYTES) for client, own in personal.items()}
         self.replica = self.method.apply(self.replica, unpack(data, Payload, MOST_PACKET_BYTES), here)
         listeners = len(asked) if self.method.memoryless_downlink else self.federation.clients
         own_content = sum(content_bytes(packet) for packet in downlink.personal.values())

@@ -5,7 +5,7 @@ import struct
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -143,23 +143,32 @@ def on_fleet(options: Mapping[str, Any], out: Path, states: Path, task: Mapping[
 
 @contextmanager
 def fleet(address: str, states: Path, task: Mapping[str, Any]) -> Iterator[None]:
-    """Clients in threads; one computes at a time, for torch's generators belong to the whole process."""
+    """Clients in threads, with their states on disk."""
+
+    def desk(name: str) -> Desk:
+        return Desk(name, "", Workshops(task, "cpu").open, lambda run: DiskClientStore(states, run, name))
+
+    with at_desks(address, [desk(f"client-{index}") for index in range(CLIENTS)]):
+        yield
+
+
+@contextmanager
+def at_desks(address: str, desks: Sequence[Desk]) -> Iterator[None]:
+    """A session in a thread for each desk; one computes at a time, for torch's generators belong to the process."""
     turn = threading.Lock()
 
-    def session(name: str) -> FleetSession:
-        desk = Desk(name, "", Workshops(task, "cpu").open, lambda run: DiskClientStore(states, run, name))
-
+    def session(desk: Desk) -> FleetSession:
         def app(message: Any, context: Any) -> Any:
             with turn:
                 return respond(desk, message)
 
-        return FleetSession(SessionOptions(address, name, first_wait_seconds=0.02), app)
+        return FleetSession(SessionOptions(address, desk.name, first_wait_seconds=0.02), app)
 
     def take_part(one: FleetSession) -> None:
         with suppress(ConfigError):  # a server that refuses a client says so itself
             one.run_forever()
 
-    sessions = [session(f"client-{index}") for index in range(CLIENTS)]
+    sessions = [session(desk) for desk in desks]
     threads = [threading.Thread(target=take_part, args=(one,)) for one in sessions]
     for thread in threads:
         thread.start()
