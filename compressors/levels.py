@@ -2,8 +2,8 @@
 
 The kept values of a tensor are cut into blocks of 128, the last one shorter. A block has a height h, its largest
 magnitude rounded up to 9 bits, and a floor f = h r / 256, its smallest one rounded down. The magnitudes of its symbols
-are f + (h - f) (j / L)^2, j = 0..L, L = 127, 7 or 1: denser near the floor, where most values are. Against even steps
-that costs nothing on a Gaussian and halves the error of heavy tails. Two bits rounded to the nearest take the two
+are f + (h - f) (j / L)^2, j = 0..L, L = 127, 7 or 1: denser near the floor, where most values are. Even steps would
+err as much on a Gaussian, and two to four times as much on heavy tails. Two bits rounded to the nearest take the two
 magnitudes that fit the block best in the mean square instead.
 
 Height and floor cost about a tenth of a bit per value. Everything here is integers and separate float64 operations.

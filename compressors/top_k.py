@@ -79,8 +79,14 @@ class TopK(Compressor):
         return min(shares, default=1.0) * alpha_of(self.values)
 
     def worst(self, layout: Layout) -> Tensor | None:
-        """Entries of one magnitude, where nothing but the number kept counts; with unrounded values only."""
-        return torch.ones(layout.numel, dtype=torch.float64) if self.values == "fp32" else None
+        """One magnitude where the least share is kept, so that nothing but the number counts; with unrounded values."""
+        stretches = self._stretches(layout)
+        if self.values != "fp32" or not stretches:
+            return None
+        start, count, size, _ = min(stretches, key=lambda stretch: stretch[3] / stretch[2])
+        x = torch.zeros(layout.numel, dtype=torch.float64)
+        x[start : start + count * size] = 1
+        return x
 
     def least_bits(self, encoded: Encoded, layout: Layout) -> float:
         """Which entries of each tensor or chunk, and the entropy of the values."""

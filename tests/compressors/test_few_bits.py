@@ -153,6 +153,14 @@ def test_top_k_in_chunks_keeps_the_share_of_every_chunk_and_small_tensors_whole(
             assert int((chunk != 0).sum()) == (len(chunk) if entry.numel < 256 else max(1, round(0.05 * len(chunk))))
 
 
+@pytest.mark.parametrize("scope", ["tensor", "global", "chunk"])
+def test_the_worst_vector_of_top_k_is_where_the_least_share_is_kept(scope):
+    compressor = TopK(0.0094, "fp32", scope, 150)
+    x = compressor.worst(MANY)
+    found = compressor.encode(x, MANY, KEY).decoded
+    assert error(x.numpy(), found.numpy()) == pytest.approx(1 - compressor.alpha(MANY))
+
+
 def test_top_k_in_chunks_at_one_per_cent_and_two_bits_takes_a_tenth_of_a_bit_an_entry():
     layout, x = Layout.flat(500_000), torch.from_numpy(gauss(500_000)).float()
     compressor = TopK(0.01, "2-bit", "chunk")
