@@ -8,10 +8,11 @@ from strategies_kit import the_ridge
 from torch import Tensor
 
 from strategies.constants import estimate, hessian
-from strategies.problems import FiniteSum, LinearModel, logistic, quadratic, square, top1_example
+from strategies.problems import FiniteSum, LinearModel, gaussian, logistic, quadratic, square, top1_example
 from thinwire.errors import ConfigError
+from thinwire.random import Key
 
-TOLERANCE = 1e-3  # that of ``estimate``
+TOLERANCE = 1e-2  # that of ``estimate``
 
 
 @pytest.mark.parametrize("problem", [the_ridge(), the_ridge(1), quadratic(), top1_example()])
@@ -26,7 +27,7 @@ def test_curvatures_of_a_quadratic_are_found_to_the_tolerance(problem):
 @pytest.mark.parametrize("problem", [the_ridge(), quadratic(), logistic()])
 def test_heterogeneity_is_that_at_the_minimiser(problem):
     found = estimate(problem.oracles, problem.x0)
-    assert found.heterogeneity == pytest.approx(problem.constants.heterogeneity, rel=10 * TOLERANCE)
+    assert found.heterogeneity == pytest.approx(problem.constants.heterogeneity, rel=TOLERANCE)
 
 
 def test_clients_that_agree_have_no_heterogeneity():
@@ -50,7 +51,7 @@ def test_weights_are_those_of_the_sum():
     centres = [oracle.targets / torch.diag(oracle.features) for oracle in problem.oracles]
     minimiser = torch.stack([p * centre for p, centre in zip(weights, centres, strict=True)]).sum(0)
     own = [p * float(torch.sum(o.full(minimiser) ** 2)) for p, o in zip(weights, problem.oracles, strict=True)]
-    assert found.heterogeneity == pytest.approx(sum(own), rel=10 * TOLERANCE)
+    assert found.heterogeneity == pytest.approx(sum(own), rel=TOLERANCE)
 
 
 def model_of(curvatures: list[float]) -> LinearModel:
@@ -79,7 +80,7 @@ class Single:
 def test_a_flat_direction_and_a_negative_curvature_are_no_convexity():
     x0 = torch.ones(3, dtype=torch.float64)
     assert estimate([model_of([2.0, 1.0, 0.0])], x0).mu == 0
-    assert estimate([model_of([2.0, 1.0, 1e-11])], x0).mu == 0  # lost in the rounding of the gradients
+    assert estimate([model_of([2.0, 1.0, 1e-13])], x0).mu == 0  # lost in the rounding of the gradients
     assert estimate([model_of([2.0, 1.0, 1e-6])], x0).mu == pytest.approx(1e-6, rel=0.01)
     found = estimate([Saddle()], torch.ones(2, dtype=torch.float64), most_steps=0)
     assert found.mu == 0
@@ -115,3 +116,36 @@ def test_what_has_no_curvature_is_refused():
         estimate([model_of([0.0, 0.0])], torch.ones(2, dtype=torch.float64))
     with pytest.raises(ConfigError, match="0 oracles"):
         estimate([], torch.ones(2, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Kinked:
+    """mean of relu(<a_j, x> - b_j): no curvature anywhere, but 20,000 kinks; on average that of the density of b."""
+
+    features: Tensor
+    offsets: Tensor
+
+    def full(self, x: Tensor) -> Tensor:
+        active = (self.features @ x > self.offsets).to(x.dtype)
+        return self.features.T @ active / len(active)
+
+
+def test_kinks_count_by_their_density_and_not_by_their_sharpness():
+    kinked = Kinked(gaussian(Key(0, "a"), 20_000, 10), gaussian(Key(0, "b"), 20_000))
+    found = estimate([kinked], torch.zeros(10, dtype=torch.float64), most_steps=0)
+    smooth = (2 * torch.pi) ** -0.5  # the density of b at 0, for features of unit variance
+    assert 0.7 * smooth < found.L < 2 * smooth  # a product meets some twenty kinks
+
+
+@dataclass(frozen=True)
+class Steeper:
+    """A curvature of 0.01 where it starts and of 1 at the minimiser: descent by the first one diverges."""
+
+    def full(self, x: Tensor) -> Tensor:
+        return torch.where(x.abs() > 1, 0.01 * x + 0.99 * x.sign(), x)
+
+
+def test_a_function_that_is_more_curved_at_its_minimiser_is_as_smooth_as_there():
+    found = estimate([Steeper()], torch.full((3,), 5.0, dtype=torch.float64))
+    assert found.L == pytest.approx(1.0, rel=TOLERANCE)  # noqa: SIM300
+    assert found.mu == pytest.approx(0.01, rel=TOLERANCE)

@@ -116,15 +116,16 @@ def test_shifts_that_learn_lead_to_the_minimiser_at_the_step_of_theory(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(5))
 def test_fixed_shifts_stop_in_a_neighbourhood_on_the_ridge(seed):
     problem = the_ridge(seed)
     floors = {}
     for name, method in stopping(problem, RAND_8).items():
-        floors[name] = floor(at_theory(method, problem)[0], problem, 3000)
+        floors[name] = floor(at_theory(method, problem)[0], problem, 1500)
         assert 1e-3 <= floors[name] <= 1e-1, name
     half, _ = at_theory(full(DCGD(RAND_8), 1.0), problem, times=0.5)
-    assert 1.4 <= floors["dcgd"] / floor(half, problem, 5000) <= 2.8
+    assert 1.4 <= floors["dcgd"] / floor(half, problem, 2500) <= 2.8
 
 
 @pytest.mark.slow
