@@ -88,7 +88,7 @@ class Anchored(Method):
     lipschitz: float = 1.0  # L of F
     p: float = 0.0  # probability of a refresh, in (0, 1]; 0: bytes of a message / bytes of a dense one
     reference: Literal["new", "old"] = "new"  # what w becomes: the z after the move, or the one before it
-    variance_reduction: bool = True
+    variance_reduction: bool = True  # False: p = 1, extragradient without refreshes, for deep networks
     work: Work = "full"
 
     def __post_init__(self) -> None:

@@ -8,9 +8,8 @@ import pytest
 import thinwire.flower  # noqa: F401  first, for it silences what typer's and flwr's own imports deprecate
 
 # isort: split
-from strategies.registry import find_method, method_names
+from strategies.registry import method_names
 from thinwire.cli import main
-from thinwire.cli.explaining import options_of
 from thinwire.cli.method_facts import Facts
 
 
@@ -52,9 +51,10 @@ def test_every_option_of_every_method_says_what_it_means(name: str) -> None:
     assert facts.title
     assert facts.summary
     assert facts.takes == "none" or "identity" in facts.fits
-    for option in options_of(find_method(name), frozenset({"compressor", "downlink_compressor", "channel"})):
+    for option in facts.options:
         assert option.kind
         assert option.default
+        assert option.meaning, f"{name}: {option.name} has no comment behind it"
 
 
 def test_a_preset_is_listed_with_the_methods_and_shown_as_the_sections_that_it_stands_for(capsys, monkeypatch):
