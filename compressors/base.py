@@ -86,6 +86,15 @@ class Compressor(ABC):
         alike = self.linear or options.get("shared") is True
         return not alike and all(compressor.independent for compressor in inside)
 
+    def joint_omega(self, layout: Layout, clients: float) -> float | None:
+        """If unbiased: the constant of E|mean C(a_i) - mean a_i|^2 <= J mean |a_i|^2 over so many clients of a round.
+
+        omega / clients where they err independently, omega where they err alike. Clients of unequal weights count as
+        fewer, not a whole number of them.
+        """
+        omega = self.omega(layout)
+        return omega / clients if omega is not None and self.independent else omega
+
     @property
     def codecs(self) -> frozenset[str]:
         """The codec names that its payloads may carry; a receiver refuses any other.

@@ -53,6 +53,10 @@ class PermK(Compressor):
         """n (1 + w) - 1."""
         return self.clients * (1 + omega_of(self.values)) - 1
 
+    def joint_omega(self, layout: Layout, clients: float) -> float:
+        """(1 + omega) / clients, attained where the clients' vectors cancel: their errors do not."""
+        return (1 + self.omega(layout)) / clients
+
     def worst(self, layout: Layout) -> Tensor | None:
         """Any vector without rounding: here, one magnitude."""
         return torch.ones(layout.numel, dtype=torch.float64) if self.values == "fp32" else None

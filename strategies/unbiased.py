@@ -45,10 +45,10 @@ def joint_omega(compressor: Compressor, federation: Federation, participation: f
     Equal weights, all n clients, independent errors: omega/n. One mask for all: omega, whatever n. A cohort of s = pi n
     clients: about ((1+omega) n/s - 1)/n. Unequal weights put max p_i in the place of 1/n.
     """
-    omega, sampling = omega_of(compressor, federation.layout), sampling_omega(federation, participation)
-    if compressor.independent:
-        return omega * largest_weight(federation) / participation + sampling
-    return omega + (1 + omega) * sampling
+    layout, sampling = federation.layout, sampling_omega(federation, participation)
+    joint = compressor.joint_omega(layout, participation / largest_weight(federation))
+    assert joint is not None, f"{compressor} is biased"
+    return joint + sampling * (1 if compressor.independent else 1 + omega_of(compressor, layout))
 
 
 def sampling_omega(federation: Federation, participation: float) -> float:

@@ -9,6 +9,7 @@ from compressors import Compressor, Place
 from compressors.identity import Identity
 from compressors.induced import Induced
 from compressors.natural import Natural
+from compressors.perm_k import PermK
 from compressors.rand_k import RandK
 from compressors.top_k import TopK
 from strategies.base import Federation, Round
@@ -123,7 +124,8 @@ def measured_joint(compressor: Compressor, vectors: torch.Tensor, cohort: int, d
     layout, total = Layout.flat(numel), 0.0
     for draw in range(draws):
         chosen = choose(Key(0, "cohort", draw), clients, cohort)
-        sent = [compressor.encode(vectors[i], layout, Key(0, "up", draw, int(i))).decoded for i in chosen]
+        places = ((int(client), Place(place, cohort)) for place, client in enumerate(chosen))
+        sent = [compressor.encode(vectors[i], layout, Key(0, "up", draw, i), place).decoded for i, place in places]
         total += float(torch.sum((torch.stack(sent).mean(0) - vectors.mean(0)) ** 2))
     return total / draws / float((vectors**2).sum(1).mean())
 
@@ -142,6 +144,9 @@ AGREED = gaussian(Key(0, "a"), 16).repeat(4, 1)
         (SHARED_QUARTER, AGREED, 4, True),
         (SHARED_QUARTER, AGREED, 2, False),
         (SHARED_QUARTER, OPPOSED, 2, False),
+        (PermK(4, "fp32"), OPPOSED, 4, True),
+        (PermK(4, "fp32"), AGREED, 4, False),
+        (PermK(4, "fp32"), OPPOSED, 2, True),
         (Identity(), OPPOSED, 2, True),
     ],
 )
