@@ -84,6 +84,7 @@ class Entry:
     work: Work = "full"  # for the methods that leave it open
     participation: float = 1.0
     refused: bool = False  # run although theory refuses it, to show why
+    most_rounds: int = 0  # fewer than the case allows, for what is known to stop short of the target; 0: as many
     adapt: Adapt | None = None  # what depends on the problem, and no configuration can say
 
     def at(self, rate: float, problem: Measured) -> Method:

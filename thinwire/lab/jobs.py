@@ -30,15 +30,15 @@ class Job:
         """Run it. Raises ConfigError naming the entry."""
         entry = entries(self.experiment, self.settings)[self.case, self.label]
         try:
-            return Bench(entry, self._case(), _problem(self.experiment, self.settings, self.case, self.seed)).result(
-                self.case, self.seed
-            )
+            return Bench(
+                entry, self._case(entry), _problem(self.experiment, self.settings, self.case, self.seed)
+            ).result(self.case, self.seed)
         except ConfigError as error:
             raise ConfigError(f"{self.experiment}, {self.label}: {error}") from None
 
-    def _case(self) -> Case:
+    def _case(self, entry: Entry) -> Case:
         case = _cases(self.experiment, self.settings)[self.case]
-        rounds = min(case.rounds, self.most_rounds or case.rounds)
+        rounds = min(most for most in (case.rounds, self.most_rounds, entry.most_rounds) if most)
         return Case(case.open, case.target, rounds, case.error)
 
 

@@ -12,6 +12,7 @@ from strategies.problems import ridge
 from thinwire.lab.experiment import Case, Entry, Experiment, Figure, Fixed, Settings, Tuned
 from thinwire.lab.precision import Single
 
+STALLED = 500  # rounds that show a floor
 UPDATES = Fixed(1.0)  # the server's rate on updates: plain federated averaging
 GRADIENTS = Tuned(0.5)
 
@@ -25,7 +26,7 @@ def problem(settings: Settings, seed: int, steps: int) -> Single:
 
 def cases(settings: Settings) -> Mapping[str, Case]:
     """One for each number of local steps."""
-    target, rounds = (1e-5, 200) if settings.quick else (1e-10, 3000)
+    target, rounds = (1e-5, 200) if settings.quick else (1e-10, 1500)
     return {
         f"{steps} steps": Case(lambda seed, steps=steps: problem(settings, seed, steps), target, rounds)  # type: ignore[misc]
         for steps in counts(settings)
@@ -46,8 +47,15 @@ def family(settings: Settings) -> tuple[Entry, ...]:
     """Gradient descent; local steps without and with correction; the same compressed."""
     found = (
         Entry("GD", {"name": "fedavg"}, step=Tuned()),
-        Entry("FedAvg", {"name": "fedavg"}, step=UPDATES, work="steps"),
-        Entry("EF21 of updates, top-k 10 %", {"name": "ef21"}, sparse("top-k"), step=UPDATES, work="steps"),
+        Entry("FedAvg", {"name": "fedavg"}, step=UPDATES, work="steps", most_rounds=STALLED),
+        Entry(
+            "EF21 of updates, top-k 10 %",
+            {"name": "ef21"},
+            sparse("top-k"),
+            step=UPDATES,
+            work="steps",
+            most_rounds=STALLED,
+        ),
         Entry("SCAFFOLD", {"name": "scaffold"}, step=GRADIENTS),
         Entry("SCAFFOLD, top-k 10 %", {"name": "scaffold"}, sparse("top-k"), step=GRADIENTS),
     )
@@ -63,7 +71,7 @@ def family(settings: Settings) -> tuple[Entry, ...]:
 def sampled() -> tuple[Entry, ...]:
     """Half of the clients a round."""
     half: Any = {"participation": 0.5}
-    updates = {"step": UPDATES, "work": "steps", **half}
+    updates = {"step": UPDATES, "work": "steps", "most_rounds": STALLED, **half}
     return (
         Entry("FedAvg, half", {"name": "fedavg"}, **updates),
         Entry("DIANA of updates, natural, half", {"name": "diana"}, {"name": "natural"}, **updates),

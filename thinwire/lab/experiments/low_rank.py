@@ -29,7 +29,7 @@ def cases(settings: Settings) -> Mapping[str, Case]:
     if settings.quick:
         matrix = Case(lambda seed: Single(matrix_ridge(seed, 4, 8, (24, 18), 8.0)), 1e-4, 80)
     else:
-        matrix = Case(lambda seed: Single(matrix_ridge(seed)), 1e-10, 4000)
+        matrix = Case(lambda seed: Single(matrix_ridge(seed)), 1e-10, 1500)
     digits = Case(
         lambda seed: network(settings, seed), 0.0, 20 if settings.quick else 150, "share of test digits wrong"
     )
@@ -55,7 +55,7 @@ def on_the_matrix(settings: Settings) -> tuple[Entry, ...]:
     """Every low-rank compressor under EF21, and what to compare with: 70 scalars make a rank of the 40 x 30 matrix."""
     found = (
         Entry("GD", {"name": "fedavg"}, step=Tuned()),
-        tuned("no feedback, SVD rank 1", "fedavg", rank("svd", 1), refused=True),
+        tuned("no feedback, SVD rank 1", "fedavg", rank("svd", 1), refused=True, most_rounds=500),
         tuned("EF21, SVD rank 1", "ef21", rank("svd", 1)),
     )
     if settings.quick:
@@ -68,7 +68,7 @@ def on_the_matrix(settings: Settings) -> tuple[Entry, ...]:
         tuned("EF21, RSVD rank 2", "ef21", rank("rsvd", 2)),
         tuned("EF21, power rank 2, cold", "ef21", rank("power", 2)),
         tuned("EF21, power rank 2, warm", "ef21", rank("power", 2, warm=True)),
-        tuned("EF14, power rank 2, warm", "ef14", rank("power", 2, warm=True)),
+        tuned("EF14, power rank 2, warm", "ef14", rank("power", 2, warm=True), most_rounds=500),
         tuned("EF21, CX rank 2", "ef21", rank("cx", 2)),
         tuned("EF21, subspace rank 4", "ef21", rank("subspace", 4, biased=True)),
         tuned("EF21, one-sided power rank 4", "ef21", rank("one-sided-power", 4)),
