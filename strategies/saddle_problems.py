@@ -128,14 +128,16 @@ def bilinear(
     lam: float = 0.01,
     prox: Prox | None = None,
     components: int = 1,
+    similarity: float = 0.5,
 ) -> SaddleProblem:
     """Dense positive semidefinite A_m of norm 1, offsets that differ between devices, and a solution that is known.
 
-    A point u is drawn, ``z* = prox(u, 1)``, so ``u - z*`` is a subgradient of h at z*; the offsets are such that
-    ``F(z*) = z* - u``, and z* solves the problem whatever h is.
+    ``similarity`` in [0, 1) is the part of the A_m that all devices have in common, as those do that sample one source;
+    it brings L near the L_m. A point u is drawn and ``z* = prox(u, 1)``, so ``u - z*`` is a subgradient of h at z*; the
+    offsets are such that ``F(z*) = z* - u``, and z* solves the problem whatever h is.
     """
     key = Key(seed, "bilinear")
-    matrices = _matrices(key.at("matrices"), devices, components, half)
+    matrices = _matrices(key.at("matrices"), devices, components, half, similarity)
     heterogeneity = gaussian(key.at("offsets"), devices, components, 2 * half)
     heterogeneity = heterogeneity - heterogeneity.mean((0, 1))
     problem = SaddleProblem((), gaussian(key.at("start"), 2 * half) * 3, torch.zeros(0), prox)
@@ -147,12 +149,17 @@ def bilinear(
     return replace(problem, oracles=oracles, solution=solution)
 
 
-def _matrices(key: Key, devices: int, components: int, half: int) -> Tensor:
+def _matrices(key: Key, devices: int, components: int, half: int, similarity: float) -> Tensor:
     """Random, positive semidefinite, a device's mean of norm 1: (devices, components, half, half)."""
-    roots = gaussian(key, devices, components, half, half)
-    own = roots @ roots.transpose(-1, -2)
-    norms: Tensor = torch.linalg.matrix_norm(own.mean(1), 2)
-    return own / norms[:, None, None, None]
+    own = _squares(gaussian(key, devices, components, half, half))
+    common = _squares(gaussian(key.at("common"), half, half))
+    mixed = similarity * common + (1 - similarity) * own
+    norms: Tensor = torch.linalg.matrix_norm(mixed.mean(1), 2)
+    return mixed / norms[:, None, None, None]
+
+
+def _squares(roots: Tensor) -> Tensor:
+    return roots @ roots.transpose(-1, -2)
 
 
 def _lipschitz(matrix: Tensor, lam: float) -> float:
