@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -10,7 +11,7 @@ from compressors.scaled import contractive
 from strategies.estimator import names_of
 from strategies.theory import Constants
 from thinwire.errors import ConfigError
-from thinwire.layout import Layout
+from thinwire.layout import Entry, Layout
 from thinwire.random import Key
 
 
@@ -85,11 +86,14 @@ def is_deterministic(compressor: Compressor, layout: Layout) -> bool:
 def check_deterministic(compressor: Compressor, layout: Layout, who: str) -> None:
     """Refuse, in the name of ``who``, a compressor that draws at random. Raises ConfigError naming those that fit."""
     if not is_deterministic(compressor, layout):
-
-        def fits(form: Compressor) -> bool:
-            return has_constant(form, layout) and is_deterministic(form, layout)
-
         raise ConfigError(
             f"{who} compares what a compressor makes of two vectors, and {compressor.name!r} draws at random; choose a "
-            f"deterministic one ({names_of(fits)})"
+            f"deterministic one ({_deterministic_names()})"
         )
+
+
+@cache
+def _deterministic_names() -> str:
+    """Of the contractive ones, on a matrix that is large enough to tell."""
+    layout = Layout((Entry("matrix", (32, 16)),))
+    return names_of(lambda form: has_constant(form, layout) and is_deterministic(form, layout))

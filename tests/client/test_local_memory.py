@@ -1,10 +1,13 @@
 """The state of a client's local optimiser: kept from round to round on request, as a value that is never consumed."""
 
+import json
+
 import pytest
 import torch
 
 from client.local import LocalOptions
 from client.oracles import TorchOracle
+from client.workshop import Workshop
 from strategies.base import Federation, Round
 from strategies.bundle import Bundle
 from strategies.descent import Descent
@@ -12,8 +15,10 @@ from strategies.ef21 import EF21
 from strategies.remembering import Remembering, private_of
 from strategies.torch_optimiser import torch_optimisers
 from thinwire import state
+from thinwire.config import to_options
 from thinwire.errors import ConfigError
 from thinwire.random import Key
+from thinwire.run_config import RunConfig
 from thinwire.tasks.digits import Digits
 from thinwire.tasks.registry import initial_model, trainable_layout
 
@@ -114,3 +119,13 @@ def test_a_method_that_asks_no_local_training_gets_no_memory():
     oracle = oracle_of(optimiser="adamw", keep=True)
     after, _ = bundle.respond(replica, bundle.join(replica), oracle, Round(1, federation, 1))
     assert not isinstance(after, Remembering)
+
+
+def test_a_client_of_a_diloco_run_keeps_its_moments():
+    config = RunConfig.of({"method": "diloco", "clients": 3, "local": {"steps": 2}, "task": {"hidden": [8]}})
+    place = Workshop(json.dumps(to_options(config)), 3, {}, "cpu").workplace(1)
+    here = Round(1, place.federation, 1)
+    after, _ = place.bundle.respond(place.template, place.bundle.join(place.template), place.oracle, here)
+    assert isinstance(after, Remembering)
+    names = {name for name, _ in after.memory.tensors[0]}
+    assert names == {"step", "exp_avg", "exp_avg_sq"}
