@@ -4,9 +4,9 @@ The loop follows a run on a host over the same oracles, weights and keys. It dra
 whose cohorts have attempts, so it asks those whom the server asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -67,10 +67,8 @@ DOWNLINKS: tuple[dict[str, Any], ...] = (
 )
 
 
-@cache
-def forms(name: str) -> dict[str, dict[str, Any]]:
-    """The pairs of compressors that a method admits, with half participation where it admits that; no less than one."""
-    found = {}
+def forms(name: str) -> Iterator[dict[str, Any]]:
+    """Each pair of compressors that a method admits, with half participation where it admits that."""
     for uplink, downlink in product(UPLINKS, DOWNLINKS):
         for fraction in (0.5, 1.0):
             try:
@@ -78,17 +76,15 @@ def forms(name: str) -> dict[str, dict[str, Any]]:
                 method.check(Federation.uniform(LAYOUT, CLIENTS), fraction)
             except ConfigError:
                 continue
-            label = f"{uplink['name']} up, {' '.join(str(value) for value in downlink.values())} down"
-            options = {"method": name, "uplink": uplink, "downlink": downlink, "participation": {"fraction": fraction}}
-            found[label] = options
+            yield {"method": name, "uplink": uplink, "downlink": downlink, "participation": {"fraction": fraction}}
             break
-    assert found, f"{name} admits none of these compressors: add one that it does"
-    return found
 
 
 def first(name: str) -> dict[str, Any]:
     """The form of the method that compresses most."""
-    return next(iter(forms(name).values()))
+    found = next(forms(name), None)
+    assert found is not None, f"{name} admits none of these compressors: add one that it does"
+    return found
 
 
 # -- hosts -------------------------------------------------------------------------------------------------------
@@ -279,7 +275,7 @@ def test_what_lies_beside_a_method_ends_with_the_same_bits_everywhere(case: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", method_names())
 def test_every_form_ends_with_the_same_bits_everywhere(name: str) -> None:
-    for options in forms(name).values():
+    for options in forms(name):
         check_everywhere(options)
 
 
