@@ -62,8 +62,7 @@ class DIANA(Estimator):
     inner: Compressor | None = None  # C, contractive
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shift_rate <= 1:
-            raise ValueError(f"shift_rate = {self.shift_rate} must lie in (0, 1], or be 0 for 1/(1+omega)")
+        check_shift_rate(self.shift_rate)
 
     @cached_property
     def operator(self) -> Compressor:
@@ -141,6 +140,12 @@ class DIANA(Estimator):
         if self.shift_rate > most:
             raise ConfigError(f"shifts have no theory for shift_rate = {self.shift_rate:g}; it allows up to {most:g}")
         return self.shift_rate or most
+
+
+def check_shift_rate(rate: float) -> None:
+    """Raise ValueError unless the rate lies in [0, 1]."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"shift_rate = {rate} must lie in (0, 1], or be 0 for 1/(1+omega)")
 
 
 def learning_theory(joint: float, learning: float, constants: Constants) -> Theory:

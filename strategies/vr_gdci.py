@@ -25,7 +25,7 @@ from compressors.identity import Identity
 from strategies.base import Downlink, Federation, Method, Oracle, Packet, Round
 from strategies.channels import Channel, Dense
 from strategies.descent import Work, direction_at, narrowed
-from strategies.diana import DIANA, DIANAClient, DIANAServer
+from strategies.diana import DIANA, DIANAClient, DIANAServer, check_shift_rate
 from strategies.gdci import check_rates, iterate_theory
 from strategies.optimiser import SGD
 from strategies.theory import Constants, Theory
@@ -54,7 +54,7 @@ class VRGDCI(Method):
 
     def __post_init__(self) -> None:
         check_rates(self.eta, self.rate)
-        assert self.diana is not None  # checks the shift rate
+        check_shift_rate(self.shift_rate)
 
     @cached_property
     def diana(self) -> DIANA:

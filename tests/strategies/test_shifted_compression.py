@@ -135,6 +135,12 @@ def test_shifts_that_learn_lead_to_the_minimiser_of_the_ridge(name):
     keeps_its_promise(learning(the_ridge(), RAND_8)[name], the_ridge(), 6000)
 
 
+def test_one_mask_for_all_clients_leads_there_too_by_smaller_steps():
+    shared = full(DIANA(replace(RAND_5, shared=True)), 1.0)
+    keeps_its_promise(shared, small_ridge(), 1200)
+    assert at_theory(shared, small_ridge())[1] < at_theory(full(DIANA(RAND_5), 1.0), small_ridge())[1] / 2
+
+
 SAMPLED = ("diana", "rand-diana", "vr-gdci", "dcgd-star")
 
 
