@@ -1,6 +1,5 @@
 """Adaptive sparsification: large entries as they are, small ones by chance and then by their sign alone."""
 
-import math
 import struct
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from compressors.base import ALONE, DTYPE_NAMES, Compressor, Encoded, Payload, Place, check_input, require
 from compressors.bounds import log2_binomial
-from compressors.powers import Floats, exponent_above
+from compressors.drawing import draw, limit_of
+from compressors.powers import Floats
 from compressors.scope import (
     SCOPES,
     Indices,
@@ -27,9 +27,8 @@ from compressors.scope import (
     with_dense,
 )
 from compressors.values import Values, check_format, decode_values, encode_values, least_value_bits, omega_of
-from thinwire.blocks import each_block
 from thinwire.layout import Layout
-from thinwire.random import NOISE_BLOCK, Key, noise_block, noise_keys, noise_on
+from thinwire.random import Key
 from thinwire.wire.indices import pack_indices, unpack_indices
 
 PARAMETERS = struct.Struct("<BII")  # index in SCOPES; number of entries sent by value; number sent by sign
@@ -99,7 +98,7 @@ class Adaptive(Compressor):
         for number, part in enumerate(pieces):
             piece = x[part.start : part.stop]
             limits[number] = limit_of(piece, part.keep)
-            found = _draw(piece, float(limits[number]), key.at("mask", tensor=part.tensor))
+            found = draw(piece, float(limits[number]), key.at("mask", tensor=part.tensor))
             whole.append(found[0] + part.start)
             drawn.append(found[1] + part.start)
         by_value, by_sign = np.concatenate(whole), np.concatenate(drawn)
@@ -139,112 +138,6 @@ class Adaptive(Compressor):
         values = decode_values(description, payload.streams[4], len(positions), payload.dtype, runs)
         signed = _signed(limits, negative, by_sign, pieces)
         return put(np.append(positions, by_sign), np.concatenate([values, signed]), layout.numel, device)
-
-
-def limit_of(x: Tensor, keep: int) -> float:
-    """The t with sum min(1, |x_i| / t) = keep; 0 where no more than ``keep`` entries differ from zero.
-
-    From the mean of all, which is too high, t falls to (mass of entries below t) / (keep - number of the others) until
-    no entry changes sides. What is above an eighth of a t is set aside, so that few passes see the whole vector. Never
-    above the largest finite number: a lower t keeps more entries and is as unbiased.
-    """
-    if int(torch.count_nonzero(x)) <= keep:
-        return 0.0
-    exponent = exponent_above(float(x.abs().max())) if x.dtype == torch.float64 else 0  # or their sum might overflow
-    mass, large = _split(x, math.inf, exponent)
-    aside, limit = math.inf, mass / keep
-    while True:
-        if limit < aside:
-            aside = limit / 8
-            mass, large = _split(x, aside, exponent)
-        above = large >= limit
-        room = keep - int(np.count_nonzero(above))  # 0 where the others vanish beside them
-        lower = (mass + float(large[~above].sum())) / room if room else limit
-        if not lower < limit:
-            return min(_raised(limit, exponent), float(torch.finfo(x.dtype).max))
-        limit = lower
-
-
-def _raised(value: float, exponent: int) -> float:
-    """value 2^exponent, infinity where it is beyond float64."""
-    with np.errstate(over="ignore"):
-        return float(np.ldexp(np.float64(value), exponent))
-
-
-def _split(x: Tensor, bound: float, exponent: int) -> tuple[float, NDArray[np.float64]]:
-    """The sum of the magnitudes below the bound, and the magnitudes not below it, in units of 2^exponent (float64)."""
-    if x.device.type != "cpu":
-        return split_on(x, bound, exponent)
-    values = x.numpy()
-    with np.errstate(over="ignore"):
-        edge = values.dtype.type(_raised(bound, exponent))
-
-    def work(start: int, stop: int) -> tuple[float, NDArray[np.float64]]:
-        magnitudes = np.abs(values[start:stop])
-        small = magnitudes < edge
-        large = magnitudes[~small].astype(np.float64)
-        below = np.where(small, magnitudes, magnitudes.dtype.type(0))
-        if exponent:
-            below, large = np.ldexp(below, -exponent), np.ldexp(large, -exponent)
-        return float(below.sum(dtype=np.float64)), large
-
-    found = each_block(len(values), NOISE_BLOCK, work)
-    return math.fsum(mass for mass, _ in found), np.concatenate([large for _, large in found])
-
-
-def split_on(x: Tensor, bound: float, exponent: int) -> tuple[float, NDArray[np.float64]]:
-    """The same on the vector's device; the sum in another order."""
-    magnitudes, limit = x.abs(), _raised(bound, exponent)
-    large = magnitudes[magnitudes >= limit].double().cpu().numpy()
-    below = torch.where(magnitudes < limit, magnitudes, 0).double()
-    for part in (exponent // 2, exponent - exponent // 2):
-        below, large = below * math.ldexp(1.0, -part), large * math.ldexp(1.0, -part)
-    return float(below.sum()), large
-
-
-def _draw(x: Tensor, limit: float, key: Key) -> tuple[Indices, Indices]:
-    """Ascending indices of the entries not below the limit, and of the others that are drawn."""
-    if limit == 0:
-        return x.nonzero()[:, 0].cpu().numpy(), np.zeros(0, np.int64)
-    if x.device.type != "cpu":
-        return draw_on(x, limit, key)
-    values, pairs = x.numpy(), noise_keys(key, x.numel())
-
-    def work(start: int, stop: int) -> tuple[Indices, Indices]:
-        words, count = np.empty(stop - start, np.uint32), stop - start
-        noise_block(pairs[start // NOISE_BLOCK], words, np.empty(count, np.uint32))
-        share = np.abs(values[start:stop]) / values.dtype.type(limit)
-        sure = share >= 1
-        share[sure] = 0
-        level = (share * values.dtype.type(2.0**32)).astype(np.uint32)
-        drawn, at_level = np.flatnonzero(words < level), np.flatnonzero((words == level) & ~sure)
-        drawn = _with_ties(drawn, at_level, share[at_level], key, start)
-        return np.flatnonzero(sure) + start, drawn + start
-
-    found = each_block(len(values), NOISE_BLOCK, work)
-    return np.concatenate([sure for sure, _ in found]), np.concatenate([drawn for _, drawn in found])
-
-
-def draw_on(x: Tensor, limit: float, key: Key) -> tuple[Indices, Indices]:
-    """The same entries, found on the vector's device."""
-    words = noise_on(key, x.numel(), x.device).long() & 0xFFFFFFFF
-    share = x.abs() / torch.tensor(limit, dtype=x.dtype)
-    sure = share >= 1
-    share = torch.where(sure, 0, share)
-    level = (share * 2.0**32).long()
-    at_level, drawn = (words == level) & ~sure, words < level
-    ties = at_level.nonzero()[:, 0]
-    whole, found = (mask.nonzero()[:, 0].cpu().numpy() for mask in (sure, drawn))
-    return whole, _with_ties(found, ties.cpu().numpy(), share[ties].cpu().numpy(), key)
-
-
-def _with_ties(drawn: Indices, at_level: Indices, share: Floats, key: Key, start: int = 0) -> Indices:
-    """The drawn indices and those whose word of noise ends level with their probability: another word decides."""
-    if not len(at_level):
-        return drawn
-    rest = np.mod(share.astype(np.float64) * 2.0**32, 1)
-    words = [int(key.at("low").words(1, start=4 * (start + index))[0]) for index in at_level.tolist()]
-    return np.sort(np.append(drawn, at_level[np.array(words) * 2.0**-64 < rest]))
 
 
 def _signed(limits: Floats, negative: NDArray[np.bool_], by_sign: Indices, pieces: list[Part]) -> Floats:

@@ -8,8 +8,9 @@ import torch
 from compressors_kit import DTYPES, KEY, MANY, gauss, over_the_wire, same_bits
 
 from compressors import Expectation, decode
-from compressors.adaptive import Adaptive, _draw, _split, _with_ties, draw_on, limit_of, split_on
+from compressors.adaptive import Adaptive
 from compressors.count_sketch import CountSketch, Hashes, _sketch, _spread
+from compressors.drawing import draw, draw_on, limit_of, split, split_on, with_ties
 from compressors.jl import JL, _lengths
 from compressors.scaled import Scaled
 from compressors.scope import Part
@@ -62,17 +63,17 @@ def test_both_ways_to_draw_agree(dtype):
         x = torch.from_numpy(gauss(70_000) * factor).to(dtype)
         exponent = 90 if dtype == torch.float64 else 0
         for bound in (factor, float("inf")):
-            (mass, large), (other, values) = (find(x, bound / 2.0**exponent, exponent) for find in (_split, split_on))
+            (mass, large), (other, values) = (find(x, bound / 2.0**exponent, exponent) for find in (split, split_on))
             assert other == pytest.approx(mass, rel=1e-12, abs=0)
             assert np.array_equal(large, values)
         for limit in (2 * factor, 200 * factor):
-            for found, expected in zip(draw_on(x, limit, KEY), _draw(x, limit, KEY), strict=True):
+            for found, expected in zip(draw_on(x, limit, KEY), draw(x, limit, KEY), strict=True):
                 assert np.array_equal(found, expected)
 
 
 def test_noise_that_ends_level_with_a_probability_is_decided_by_another_word():
     close, share = np.arange(2_000), np.full(2_000, 5.25 / 2.0**32)
-    found = _with_ties(np.array([7_000]), close, share, KEY, 64)
+    found = with_ties(np.array([7_000]), close, share, KEY, 64)
     assert found[-1] == 7_000
     assert abs(len(found) - 501) < 4 * (2_000 * 0.25 * 0.75) ** 0.5
 
