@@ -9,8 +9,8 @@ https://arxiv.org/abs/2206.10452.
                     h <- h + a sum_{i in S} p_i m_i                          h = sum p_i h_i over ALL n clients
 
 T_i the model after client i's own step, and all else as in gdci; h_i shift of client i, known to it and, bit for bit,
-to the server; starts at 0 and learns x* - gamma grad f_i(x*), so that the error of Q vanishes; a = 1/(1+omega). The
-shifts obey DIANA's rule, with T_i in the place of the direction.
+to the server; starts at 0 and learns x* - gamma grad f_i(x*), so that the error of Q vanishes; a = 1/(1+omega); the
+rate in practice up to ten times that of theory. The shifts obey DIANA's rule, with T_i in the place of the direction.
 """
 
 from collections.abc import Iterable, Mapping
