@@ -9,8 +9,8 @@ from strategies.base import Method
 from strategies.loop import Problem, run
 from strategies.trace import Trace
 
-MOST_STEPS = 60  # of a walk; a factor of 1.25 covers six decades with them
-PATIENCE = 2  # a rate is given up after this many times the rounds of the best one
+MOST_RUNS = 60  # of a walk; with a factor of 1.25 they cover six decades
+PATIENCE = 1.5  # a rate is given up after this many times the rounds of the best one
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,16 @@ def tune(
     check: bool = True,
     audit: bool = True,
     must_reach: bool = True,
+    known: Tuned | None = None,
 ) -> Tuned:
     """The rate of ``start * factor^j`` that needs the fewest uplink bytes to ``target`` within ``rounds``.
 
     Walks from ``start`` in the direction that improves until both neighbours of the best are worse. Where no rate
-    reaches the target, the one whose error settles lowest is best; raises ValueError then if ``must_reach``.
-    ``check`` and ``audit`` are those of ``strategies.loop.run``.
+    reaches the target, the one whose error settles lowest is best; raises ValueError then if ``must_reach``, and where
+    the best is still at an end of the grid after 60 runs. ``check`` and ``audit`` are those of
+    ``strategies.loop.run``; ``known`` is what another search found at ``start``.
     """
-    tried: dict[int, Tuned] = {}
+    tried: dict[int, Tuned] = {} if known is None else {0: known}
 
     def at(exponent: int) -> Tuned:
         if exponent not in tried:
@@ -60,7 +62,7 @@ def tune(
             trace = run(
                 make(start * factor**exponent),
                 problem,
-                min(rounds, PATIENCE * min(reached, default=rounds)),
+                min(rounds, math.ceil(PATIENCE * min(reached, default=rounds))),
                 participation=participation,
                 seed=seed,
                 until=target,
@@ -71,11 +73,12 @@ def tune(
         return tried[exponent]
 
     best = min((0, 1, -1), key=lambda exponent: at(exponent).rank)
-    while len(tried) < MOST_STEPS:
-        nearby = min((best, best - 1, best + 1), key=lambda exponent: at(exponent).rank)
-        if nearby == best:
-            break
+    while (nearby := min((best, best - 1, best + 1), key=lambda exponent: at(exponent).rank)) != best:
         best = nearby
+        if len(tried) > MOST_RUNS:
+            raise ValueError(
+                f"after {MOST_RUNS} runs from {start} the best rate is still the last, {at(best).rate:.3g}"
+            )
     if must_reach and math.isinf(at(best).uplink_bytes):
         raise ValueError(f"no rate near {start} reaches {target} within {rounds} rounds; start elsewhere")
     return at(best)

@@ -89,6 +89,7 @@ def constants(
     task: Annotated[str | None, typer.Option(help="digits, idx, or your own as package.module:Class.")] = None,
     method: Annotated[str | None, typer.Option(help="The method whose step is wanted.")] = None,
     uplink: Annotated[str | None, typer.Option(help="Its compressor.")] = None,
+    downlink: Annotated[str | None, typer.Option(help="Its compressor from server to client.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any configuration key. Repeatable.")] = None,
     json_: Json = False,
@@ -98,7 +99,7 @@ def constants(
     from thinwire.lab.constants import estimate_constants
     from thinwire.run_config import RunConfig
 
-    names = {"method": method, "uplink": uplink, "task": task}
+    names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     options = run_options(config, {"clients": clients, "seed": seed}, names, set_ or [])
     plain = {key: value for key, value in options.items() if key != "server"}
     estimated = estimate_constants(RunConfig.of(plain))

@@ -80,11 +80,12 @@ class Bench:
 
     def _search(self, start: float, seed: int) -> tuple[float, Trace]:
         """The same for every method: a coarse walk, and a fine one from where it ended."""
+        found = None
         for factor in (COARSE, FINE):
             found = tune(
                 self._at,
                 self.problem,
-                start,
+                start if found is None else found.rate,
                 self.case.target,
                 self.case.rounds,
                 factor=factor,
@@ -93,8 +94,9 @@ class Bench:
                 check=not self.entry.refused,
                 audit=False,
                 must_reach=False,
+                known=found,
             )
-            start = found.rate
+        assert found is not None
         return found.rate, found.trace
 
     def _at(self, rate: float) -> Method:

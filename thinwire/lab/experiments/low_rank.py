@@ -27,7 +27,7 @@ def network(settings: Settings, seed: int) -> NetworkProblem:
 def cases(settings: Settings) -> Mapping[str, Case]:
     """A convex problem of one matrix, and a network."""
     if settings.quick:
-        matrix = Case(lambda seed: Single(matrix_ridge(seed, 4, 8, (24, 18), 8.0)), 1e-4, 80)
+        matrix = Case(lambda seed: Single(matrix_ridge(seed, 3, 8, (20, 14), 5.0)), 1e-3, 60)
     else:
         matrix = Case(lambda seed: Single(matrix_ridge(seed)), 1e-10, 1500)
     digits = Case(
