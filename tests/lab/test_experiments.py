@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from conftest import Lab
+from lab_kit import Lab
 
 QUICK = ("--quick", "--json", "--out", "found")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Lab
+from lab_kit import Lab
 
 import thinwire.flower  # noqa: F401  first, for it silences what typer's and flwr's own imports deprecate
 
