@@ -3,6 +3,8 @@
 import csv
 import json
 import lzma
+import re
+import types
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,14 @@ def test_a_curve_that_leaves_all_bounds_is_drawn_up_to_there(tmp_path: Path) -> 
     result = Bench(ended[0], Case(lambda seed: problem, 1e-9, 50), problem).result("ridge", 0)
     assert result.as_json()["error"] is None or result.error > 1e3
     assert len(draw(tmp_path, figure, "error", [result])) == 2
+
+
+def test_the_experiment_of_the_contributing_page_is_one(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(\"\"\"Natural compression on.*?)```", page, re.S)
+    example = types.ModuleType("example", code.split('"""')[1])
+    exec(compile(code, "CONTRIBUTING.md", "exec"), vars(example))
+    monkeypatch.setitem(registry(), "natural", example.EXPERIMENT)
+    rows = lab("natural", "--quick", "--json", "--out", "found").rows
+    assert rows["DIANA, natural"]["reached"]
+    assert 2 * rows["DIANA, natural"]["uplink_bytes"] < rows["GD"]["uplink_bytes"]
