@@ -284,7 +284,9 @@ class Participant:
         )
         self.workplace.enter(self.bundle.model(held.replica)[1])
         try:
-            private, packet = self.bundle.respond(held.replica, committed.private, self.workplace.oracle, round_)
+            device = self.workplace.device
+            replica, before = state.to(held.replica, device), state.to(committed.private, device)
+            private, packet = self.bundle.respond(replica, before, self.workplace.oracle, round_)
         except NonFinite as error:
             raise Lack(REASON_DECLINED, str(error)) from None
         uplink = pack(packet)

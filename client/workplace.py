@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from strategies.base import Federation, Oracle
@@ -29,6 +30,11 @@ class Workplace(Protocol):
     @property
     def oracle(self) -> Oracle:
         """All that a method knows of the task."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the oracle computes, and so where the states it works on belong."""
         ...
 
     @property

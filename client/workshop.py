@@ -96,6 +96,11 @@ class TorchWorkplace:
         return self.workshop.template
 
     @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.workshop.model.device
+
+    @property
     def oracle(self) -> Oracle:
         """All that a method knows of the task."""
         return self.torch_oracle

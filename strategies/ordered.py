@@ -231,8 +231,8 @@ class Ordered(Method):
         count = len(now.order)
         if now.position < count:
             return now
-        order: Order = now.order.numpy()
-        signs: Signs = now.signs.numpy()
+        order: Order = now.order.cpu().numpy()
+        signs: Signs = now.signs.cpu().numpy()
         signs = signs if len(signs) else np.full(self._slots(count), UNKNOWN, np.uint8)
         if self.scheme == "random" or bool((signs == UNKNOWN).all()):
             fresh = order[permutation(key.at(f"pass {now.number + 1}", round=0), count)]
@@ -285,7 +285,7 @@ class Ordered(Method):
         if not len(sketches):
             return now
         count = len(now.order)
-        mean = sketches.mean(0) if now.mean is None else now.mean.numpy()
+        mean = sketches.mean(0) if now.mean is None else now.mean.cpu().numpy()
         now, signs = self._balanced(now, sketches - mean)
         share = min(1.0, len(sketches) / count)
         moved = (1 - share) * mean + share * sketches.mean(0)
@@ -293,7 +293,7 @@ class Ordered(Method):
 
     def _balanced(self, now: Pass, rows: Rows) -> tuple[Pass, Signs]:
         """The client's own walk, which goes on where the last round of this pass left it."""
-        total = np.zeros(self.options.sketch) if now.total is None else now.total.numpy().copy()
+        total = np.zeros(self.options.sketch) if now.total is None else now.total.cpu().numpy().copy()
         signs = balance(total, rows)
         return replace(now, total=torch.from_numpy(total)), signs
 
@@ -514,7 +514,7 @@ def _pairs_of(
     places: Sequence[int], sketches: Rows, count: int, carry: Tensor | None
 ) -> tuple[Rows, list[int], Tensor | None]:
     """Differences of the pairs that these places complete, their slots, and the sketch of a first one left alone."""
-    rows, slots, first = [], [], None if carry is None else carry.numpy()
+    rows, slots, first = [], [], None if carry is None else carry.cpu().numpy()
     for place, row in zip(places, sketches, strict=True):
         over, within = divmod(place, count)
         if within % 2 == 0:
@@ -532,7 +532,7 @@ def _filled(now: Pass, signs: Signs, first: int, slots: int) -> Pass:
     """The pass with signs written from slot ``first`` on, those past its own in ``ahead``."""
     both = np.full(2 * slots, UNKNOWN, np.uint8)
     for start, known in ((0, now.signs), (slots, now.ahead)):
-        both[start : start + len(known)] = known.numpy()
+        both[start : start + len(known)] = known.cpu().numpy()
     end = min(first + len(signs), len(both))
     both[first:end] = signs[: end - first]
     return replace(now, signs=torch.from_numpy(both[:slots].copy()), ahead=torch.from_numpy(both[slots:].copy()))

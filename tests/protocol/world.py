@@ -37,6 +37,7 @@ class PlainWorkplace:
     template: Replica
     oracle: Oracle
     examples: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  immutable
 
     def enter(self, buffers: Tensor | None) -> None:
         assert buffers is None
