@@ -23,18 +23,19 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from compressors import Compressor, Expectation, Payload, Place, decode
+from compressors import Compressor, Payload
 from compressors.identity import Identity
 from strategies.base import Asks, Downlink, Federation, Method, Oracle, Packet, Round
 from strategies.descent import Work
 from strategies.estimator import UPDATE, gather
+from strategies.masked_sum import decode_sum, encode_sum
 from strategies.operators import operator_at
+from strategies.probe import probe
 from strategies.prox import rounded
 from thinwire.errors import WireError
 from thinwire.layout import Layout
@@ -199,7 +200,7 @@ class Anchored(Method):
         if self._refreshing(replica):
             known = round.decode(downlink, ANCHOR, Identity(), round.key(ANCHOR, "down", SHARED), replica.z.device)
             return replace(replica, F=known, phase=OPERATOR)
-        decoded = self.decode_down(downlink, round, replica.z.device)
+        decoded = decode_sum(downlink, self.operator, self.downlink_operator, round, replica.z.device)
         if replica.phase == REFRESH:
             return replace(replica, F=decoded, phase=OPERATOR)
         z = self.move(replica, decoded, round.federation.layout)
@@ -240,28 +241,9 @@ class Anchored(Method):
         z, w = replica.z, replica.w
         return z * rounded(1.0 - replica.p, z) + w * rounded(replica.p, w)
 
-    def encode_down(self, vector: Tensor, round: Round) -> tuple[Payload, Tensor]:
-        """The downlink of a float64 vector, and what it decodes to.
-
-        If the clients' messages share a mask, the entries on it travel as a vector of their own: no index, and the
-        downlink is as short as an uplink. The vector must be zero elsewhere, or what is dropped be kept as an error.
-        """
-        layout, key = round.federation.layout, round.key(UPDATE, "down", SHARED)
-        places = self._support(round)
-        sent = vector if places is None else vector[places]
-        inner = layout if places is None else Layout.flat(len(places))
-        encoded = self.downlink_operator.encode(sent.to(round.federation.dtype), inner, key)
-        return encoded.payload, _spread(encoded.decoded, places, layout)
-
-    def decode_down(self, downlink: Packet, round: Round, device: torch.device) -> Tensor:
-        """What ``encode_down`` decoded."""
-        key, places = round.key(UPDATE, "down", SHARED), self._support(round)
-        if places is None:
-            return round.decode(downlink, UPDATE, self.downlink_operator, key, device)
-        if UPDATE not in downlink:
-            raise WireError(f"payload {UPDATE!r} is missing in a downlink of phase {OPERATOR}")
-        expectation = Expectation(Layout.flat(len(places)), round.federation.dtype, self.downlink_operator.codecs)
-        return _spread(decode(downlink[UPDATE], expectation, key, device), places, round.federation.layout)
+    def encode_down(self, total: Tensor, round: Round) -> tuple[Payload, Tensor]:
+        """The downlink of a float64 sum of messages, and what it decodes to."""
+        return encode_sum(total, self.operator, self.downlink_operator, round)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -272,10 +254,6 @@ class Anchored(Method):
     def _anew(self) -> bool:
         """Whether each round draws its own minibatches for both points, so that F_m(w) need not be kept."""
         return self.variance_reduction and self.work != "full"
-
-    def _support(self, round: Round) -> Tensor | None:
-        places = self.operator.support(round.federation.layout, round.key(UPDATE, "up", SHARED))
-        return None if places is None else torch.from_numpy(places)
 
     def _collect(
         self, replica: AnchoredReplica, server: AnchoredServer, uplinks: Iterable[tuple[int, Packet]], round: Round
@@ -318,36 +296,9 @@ class Anchored(Method):
         return private, operator_at(self.work, oracle, zh, _anchor_key(replica, round)) - _given(private.F)
 
 
-@dataclass(frozen=True)
-class Probed:
-    """What a compressor does to a standard Gaussian vector, to two digits."""
-
-    share: float  # content bytes of the message over those of a dense one, at most 1
-    kept: float  # 1 - |C(x) - x|^2 / |x|^2: above alpha, the worst case, for compressors that choose
-
-
-@cache
-def probe(compressor: Compressor, layout: Layout, dtype: torch.dtype, clients: int) -> Probed:
-    """Measured on one vector. Only the server's measurement counts: p and gamma travel in the replica."""
-    x = torch.randn(layout.numel, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    encoded = compressor.encode(x, layout, Key(0, "probe"), Place(0, clients))
-    share = encoded.payload.size / (dtype.itemsize * layout.numel)
-    kept = 1.0 - float(torch.sum((encoded.decoded - x) ** 2) / torch.sum(x**2))
-    return Probed(min(1.0, float(f"{share:.2g}")), float(f"{kept:.2g}"))
-
-
 def _anchor_key(replica: AnchoredReplica, round: Round) -> Key:
     """Of the minibatches that belong to this w."""
     return round.key("anchor batch").at(round=replica.version)
-
-
-def _spread(values: Tensor, places: Tensor | None, layout: Layout) -> Tensor:
-    """The values at their places, zero elsewhere."""
-    if places is None:
-        return values
-    vector = torch.zeros(layout.numel, dtype=values.dtype, device=values.device)
-    vector[places.to(values.device)] = values
-    return vector
 
 
 def _given(known: Tensor | None) -> Tensor:

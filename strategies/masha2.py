@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 
 from compressors import Compressor, Payload
-from strategies.anchored import Anchored, AnchoredClient, AnchoredReplica, AnchoredServer, probe
+from strategies.anchored import Anchored, AnchoredClient, AnchoredReplica, AnchoredServer
 from strategies.base import Federation, Round
 from strategies.contraction import as_contraction, check_contraction
 from strategies.estimator import UPDATE
+from strategies.probe import probe
 from strategies.prox import rounded
 from strategies.theory import Constants, Promise, Theory
 from thinwire.layout import Layout

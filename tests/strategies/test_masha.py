@@ -29,6 +29,7 @@ from strategies.optimisers import SGD
 from strategies.prox import L1, Ball, Box, Joint, Prox, Simplex
 from strategies.saddle_problems import SaddleProblem, bilinear
 from strategies.theory import Promise
+from strategies.tuning import tune
 from thinwire import state
 from thinwire.errors import ConfigError, WireError
 from thinwire.wire.packet import pack
@@ -448,3 +449,42 @@ def test_b3_three_of_ten_and_one_component_of_ten():
     for prox in (Box(), L1(0.5)):
         constrained = bilinear(prox=prox, **LARGE)
         assert reaches(MASHA1(RAND, prox=prox, lipschitz=lipschitz), constrained, 8000, audit=False)
+
+
+def bytes_to(target: float, method, problem: SaddleProblem) -> tuple[float, float]:
+    """Per device up and down, as sent in a float32 run."""
+    trace = run(method, problem, 6000, until=target, audit=False)
+    return trace.uplink_to(target), trace.downlink_to(target)
+
+
+def test_b2_in_small_masha1_takes_a_fraction_of_the_bytes_of_tuned_extragradient():
+    problem = bilinear(devices=8, half=150, lam=0.2).to(torch.float32)
+    lipschitz = problem.constants.L
+    up, down = bytes_to(1e-8, Extragradient(rate=0.99 / lipschitz), problem)  # its best step, by the search below
+    sparse = MASHA1(RandK(0.1, "natural", "global"), p=0.1, rate=1.2 * math.sqrt(0.1) / lipschitz)
+    assert bytes_to(1e-8, sparse, problem)[0] < up / 1.8
+    coarse = MASHA1(Natural(), Natural(), p=0.12, rate=1.2 * math.sqrt(0.12) / lipschitz)
+    assert sum(bytes_to(1e-8, coarse, problem)) < (up + down) / 1.25
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("compressor", "p", "gain"),
+    [
+        (RandK(0.25, "fp32", "global"), 0.0, 1.3),
+        (RandK(0.1, "fp32", "global"), 0.0, 1.8),
+        (RandK(0.1, "natural", "global"), 0.03, 3.5),
+    ],
+    ids=["rand-25%", "rand-10%", "rand-10% natural"],
+)
+def test_b2(seed, compressor, p, gain):
+    """MASHA1 at 1.2 sqrt(p)/L, tuned extragradient beside it; d = 500, so that framing does not count for much."""
+    problem = bilinear(seed, half=250).to(torch.float32)
+    lipschitz = problem.constants.L
+    plain = tune(lambda rate: Extragradient(rate=rate), problem, 0.9 / lipschitz, 1e-8, 6000, factor=1.1, audit=False)
+    method = MASHA1(compressor, p=p)
+    share = method.probability(Federation.uniform(problem.layout, 10, 0, torch.float32))
+    up, _ = bytes_to(1e-8, method.at(1.2 * math.sqrt(share) / lipschitz), problem)
+    assert up < plain.uplink_bytes / gain
