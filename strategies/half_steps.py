@@ -48,6 +48,14 @@ class Halves:
     look: Any
     step: Any
 
+    def of(self, phase: str) -> Any:
+        """The state of a phase."""
+        return self.look if phase == LOOK else self.step
+
+    def moved(self, phase: str, after: Any) -> "Halves":
+        """With the next state of a phase."""
+        return replace(self, look=after) if phase == LOOK else replace(self, step=after)
+
 
 @dataclass(frozen=True)
 class HalfSteps(Method):
@@ -91,8 +99,8 @@ class HalfSteps(Method):
         """Send what the estimator makes of the operator at the point."""
         key = round.key("batch").at(round=replica.version)
         operator = operator_at(self.work, oracle, replica.point, key)
-        after, uplink = self.estimator.respond(operator, getattr(private, replica.phase), round)
-        return replace(private, **{replica.phase: after}), uplink
+        after, uplink = self.estimator.respond(operator, private.of(replica.phase), round)
+        return private.moved(replica.phase, after), uplink
 
     def step(
         self, replica: HalfStepsReplica, server: Halves, uplinks: Iterable[tuple[int, Packet]], round: Round
@@ -102,10 +110,10 @@ class HalfSteps(Method):
         first = next(answers, None)
         if first is None:
             return server, Downlink({})
-        after, total = self.estimator.aggregate(getattr(server, replica.phase), chain((first,), answers), round)
+        after, total = self.estimator.aggregate(server.of(replica.phase), chain((first,), answers), round)
         key = round.key(UPDATE, "down", SHARED)
         payload = Identity().encode(total.to(round.federation.dtype), round.federation.layout, key).payload
-        return replace(server, **{replica.phase: after}), Downlink({UPDATE: payload})
+        return server.moved(replica.phase, after), Downlink({UPDATE: payload})
 
     def apply(self, replica: HalfStepsReplica, downlink: Packet, round: Round) -> HalfStepsReplica:
         """zh from a look, z from a step."""
