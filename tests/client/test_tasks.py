@@ -12,10 +12,12 @@ from torch.utils.data import Dataset
 from thinwire.device import choose_device, seeded, set_threads
 from thinwire.errors import ConfigError
 from thinwire.random import Key
+from thinwire.tasks.adversarial_digits import AdversarialDigits
 from thinwire.tasks.digits import Digits
 from thinwire.tasks.examples import DatasetExamples, TensorExamples, to_dtype
 from thinwire.tasks.idx import IdxImages
 from thinwire.tasks.registry import initial_model, load_task, registry, trainable_layout, trainable_patterns
+from thinwire.tasks.text import Text
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared" / "data"
@@ -239,7 +241,7 @@ def test_the_ten_thousand_digits_of_mnist_are_read():
 
 
 def test_the_registry_finds_every_task_of_the_folder():
-    assert registry() == {"digits": Digits, "idx": IdxImages}
+    assert registry() == {"adversarial-digits": AdversarialDigits, "digits": Digits, "idx": IdxImages, "text": Text}
 
 
 def test_a_task_is_built_from_its_section():
@@ -250,7 +252,7 @@ def test_a_task_is_built_from_its_section():
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ({}, "task.name is missing; known: digits, idx"),
+        ({}, "task.name is missing; known: adversarial-digits, digits, idx"),
         ({"name": "digit"}, "did you mean 'digits'"),
         ({"name": "digits", "hiden": [3]}, "did you mean 'hidden'"),
         ({"name": "digits", "alpha": 0}, "alpha = 0.0 is not above 0"),

@@ -34,7 +34,10 @@ Uplink = Annotated[str | None, typer.Option(help="Compressor from client to serv
 Downlink = Annotated[
     str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")
 ]
-TaskName = Annotated[str | None, typer.Option("--task", help="digits, idx, or your own as package.module:Class.")]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="digits, adversarial-digits, idx, text, or your own as package.module:Class."),
+]
 Init = Annotated[Path | None, typer.Option(help="Start from these weights (safetensors).")]
 Pem = Path | None
 Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
