@@ -252,7 +252,7 @@ def test_a_task_is_built_from_its_section():
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ({}, "task.name is missing; known: adversarial-digits, digits, idx"),
+        ({}, "task.name is missing; known: adversarial-digits, digits, idx, text"),
         ({"name": "digit"}, "did you mean 'digits'"),
         ({"name": "digits", "hiden": [3]}, "did you mean 'hidden'"),
         ({"name": "digits", "alpha": 0}, "alpha = 0.0 is not above 0"),

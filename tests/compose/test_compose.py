@@ -40,7 +40,8 @@ class Project:
     def __init__(self) -> None:
         self.name = f"thinwire{uuid.uuid4().hex[:8]}"
         settings = {"ROUNDS": str(ROUNDS), "PORT": "0", "IDENTITIES": "5", "CLIENTS": "3", "THINWIRE_IMAGE": "thinwire"}
-        self.environment = {**os.environ, **settings, "COMPOSE_PROJECT_NAME": self.name}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # not this venv's
+        self.environment = {**plain, **settings, "COMPOSE_PROJECT_NAME": self.name}
 
     def __call__(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(
