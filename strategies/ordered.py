@@ -60,7 +60,7 @@ class OrderOptions:
     name: Scheme = "random"
     unit: Literal["batch", "example"] = "batch"  # what is ordered: microbatches of ``local.batch``, or examples
     source: Literal["auto", "sketches", "gradients"] = "auto"  # of a coordinated order: sent, or received anyway
-    sketch: int = 256  # numbers that stand for a gradient, at most 65,536; about the effective rank of differences
+    sketch: int = 128  # numbers that stand for a gradient, at most 65,536; well above the differences' effective rank
 
     def __post_init__(self) -> None:
         if self.name not in SCHEMES:
