@@ -33,7 +33,7 @@ class Job:
             return Bench(
                 entry, self._case(entry), _problem(self.experiment, self.settings, self.case, self.seed)
             ).result(self.case, self.seed)
-        except ConfigError as error:
+        except (ConfigError, ValueError) as error:  # of a search that found no optimum
             raise ConfigError(f"{self.experiment}, {self.label}: {error}") from None
 
     def _case(self, entry: Entry) -> Case:
