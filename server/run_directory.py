@@ -15,6 +15,7 @@ from torch import Tensor
 from server.checkpoints import read_checkpoint, write_checkpoint
 from server.journal import Journal
 from server.mirrors import MirrorFiles
+from server.observers import Observers
 from server.spool import DiskSpool
 from strategies.base import Method
 from strategies.store import Entry, Saved
@@ -50,6 +51,7 @@ class RunDirectory:
         self._journal = Journal(path / "journal.bin") if durable else None
         self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
         self._files: dict[str, IO[str]] = {}
+        self.observers = Observers()  # told of all that is recorded
 
     # -- the store of a ledger -----------------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ class RunDirectory:
         line = dict(fields) if kind == "round" else {"event": kind, **fields}
         self._files[name].write(json.dumps(_plain({"time": round(time.time(), 3), **line}), default=str) + "\n")
         self._files[name].flush()
+        self.observers.record(kind, fields)
 
     # -- for people ----------------------------------------------------------------------------------------------
 
@@ -121,6 +124,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the files and let the folder go."""
+        self.observers.close()
         for file in (*self._files.values(), self._lock):
             file.close()
         self._files.clear()

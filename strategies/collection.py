@@ -33,6 +33,8 @@ class Collector:
         self.admission = admission
         self.meter = Meter()
         self.metrics: dict[int, dict[str, float]] = {}
+        self.seconds: dict[int, float] = {}  # from a client's question to its accepted answer
+        self._sent: dict[int, float] = {}
         self._spool = ledger.store.spool()
         self._digests: dict[int, bytes] = {}  # of what the spool holds
         self._seen: tuple[set[int], int] = set(), 0
@@ -48,6 +50,7 @@ class Collector:
         self._spool.clear()
         self._digests.clear()
         self.metrics.clear()
+        self.seconds.clear()
         self._attempt, self._asked, self._sampled = attempt, asked, self.ledger.sampled
         self._waiting, self._unsent = dict.fromkeys(asked, REPEATS), set(asked)
         deadline = self.transport.now() + self.ledger.config.round.deadline_seconds
@@ -138,6 +141,7 @@ class Collector:
         for record, ask in zip(ready, asks, strict=True):
             self.meter.sent(record, ask.size)
             self._unsent.discard(record.index)
+            self._sent[record.index] = self.transport.now()
         if asks:
             self.transport.send(asks, left_seconds)
 
@@ -206,6 +210,7 @@ class Collector:
         record.version, record.history = ledger.replicated.version, ledger.replicated.history
         record.frozen_digest = ledger.replicated.frozen_digest
         self.metrics[record.index] = finite(reply.metrics)
+        self.seconds[record.index] = self.transport.now() - self._sent[record.index]
 
     def _oblige(self, reply: RoundReply, record: ClientRecord) -> None:
         """Give a client what it says it lacks and ask again; a client that declines is absent."""

@@ -169,6 +169,8 @@ class MethodStrategy(Strategy):
             ledger.personal.update(saved.personal)
             self.resumed_rounds = ledger.replay(entries)
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
+        clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in ledger.roster.clients]
+        self._event("roster", {"clients": clients})  # in ascending index
         return Coordinator(ledger, transport, admission)
 
     def _begin(
@@ -272,6 +274,7 @@ def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
         "asked": decided.asked,
         "replied": decided.replied,
         "client_bytes": {str(client): pair for client, pair in decided.client_bytes.items()},
+        "client_seconds": {str(client): round(seconds, 6) for client, seconds in decided.client_seconds.items()},
         "train": decided.metrics,
     }
     return {**metrics, **row}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from thinwire.v1 import fleet_pb2, packet_pb2, round_pb2
+from thinwire.v1 import fleet_pb2, operator_pb2, packet_pb2, round_pb2
 
 ROOT = Path(__file__).parents[1]
 DIGESTS = ROOT / "thinwire/v1/SOURCES.sha256"
-MODULES = {"fleet": fleet_pb2, "packet": packet_pb2, "round": round_pb2}
+MODULES = {"fleet": fleet_pb2, "operator": operator_pb2, "packet": packet_pb2, "round": round_pb2}
 HINT = "run make proto and commit the result"
 
 
