@@ -36,7 +36,9 @@ class Observers:
                 observer.record(kind, fields)
             except Exception:
                 self._observers.remove(observer)
-                log.exception("%s failed on a record of kind %r and is told nothing more", type(observer).__name__, kind)
+                log.exception(
+                    "%s failed on a record of kind %r and is told nothing more", type(observer).__name__, kind
+                )
 
     def close(self) -> None:
         """Tell all that it is over."""
