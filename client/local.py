@@ -20,8 +20,8 @@ class LocalOptions:
     rate: float = 0.1  # local learning rate
     batch: int = 32  # examples per step; all of them where the client has fewer
     optimiser: str = SGD  # or a class of torch.optim by name, in any case
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    momentum: float = 0.0  # in [0, 1), of an optimiser that has it
+    weight_decay: float = 0.0  # at least 0, likewise
     options: Mapping[str, Any] = field(default_factory=dict)  # further ones of that class: betas, eps, nesterov
     keep: bool = False  # the optimiser's state from round to round, as private state; else it starts anew in each
 

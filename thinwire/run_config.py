@@ -47,7 +47,7 @@ class RoundConfig:
 class EvaluationConfig:
     """Where and how often the model is evaluated."""
 
-    where: Literal["server", "clients", "both", "none"] = "server"
+    where: Literal["server", "clients", "both", "none"] = "server"  # on whose held-out examples
     every: int = 1  # rounds between evaluations; the last round is always evaluated
 
     def __post_init__(self) -> None:
@@ -79,10 +79,10 @@ class RunConfig:
     than those that are reported (docs/results.md): top-k at 1 % down trains as well as at 10 % or natural, for less.
     """
 
-    rounds: int = 200
-    clients: int = 10
-    seed: int = 0
-    dtype: Literal["float32", "float64"] = "float32"
+    rounds: int = 200  # after so many the run is finished
+    clients: int = 10  # in the roster; the first round waits for all of them
+    seed: int = 0  # of all that is random; the same seed, threads and device give the same model
+    dtype: Literal["float32", "float64"] = "float32"  # of the model and of all states
     threads: int = 1  # of each client's torch; part of the run, for bits depend on it; 0 takes all cores
     init: str = ""  # safetensors file to start from, instead of the task's own initial weights
     method: Options = field(default_factory=lambda: {"name": "ef21"})

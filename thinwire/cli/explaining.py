@@ -31,9 +31,9 @@ class Option:
 
 def options_of(kind: type, built: frozenset[str] = frozenset()) -> tuple[Option, ...]:
     """The options of a registered class, without the fields that are ``built`` from other sections."""
-    hints, meanings = get_type_hints(kind), _meanings(kind)
+    hints, comments = get_type_hints(kind), meanings(kind)
     return tuple(
-        Option(f.name, _words(hints[f.name]), _default(f), meanings.get(f.name, ""))
+        Option(f.name, _words(hints[f.name]), _default(f), comments.get(f.name, ""))
         for f in dataclasses.fields(kind)
         if f.init and f.name not in built and _settable(hints[f.name])
     )
@@ -78,7 +78,7 @@ def print_page(kind: type, facts: Sequence[tuple[str, str]], options: Sequence[O
         console.print(Padding(shown, (1, 0, 0, 0)))
 
 
-def _meanings(kind: type) -> dict[str, str]:
+def meanings(kind: type) -> dict[str, str]:
     """Field to the comment behind it; a subclass's own comes last."""
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
