@@ -38,7 +38,7 @@ class Optimiser(ABC):
 class SGD(Optimiser):
     """``x <- prox(x - rate G, rate)``; with rate 1 and updates as directions, plain federated averaging."""
 
-    rate: float = 1.0
+    rate: float = 1.0  # learning rate; where clients send gradients and none is named, it is the local one
     prox: Prox | Callable[[Tensor, float], Tensor] | None = None  # (point, rate): projection, soft threshold
 
     def __post_init__(self) -> None:
