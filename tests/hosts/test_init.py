@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -87,8 +88,8 @@ def test_every_key_says_what_it_means() -> None:
         lines = text.splitlines()
         silent += [
             line
-            for before, line in zip(lines, lines[1:], strict=False)
-            if re.match(r"#?\w+ = ", line) and "  # " not in line and not re.match(r"# [^.]*$", before)
+            for before, line in pairwise(lines)
+            if re.match(r"#?\w+ = ", line) and "  # " not in line and not before.startswith("# ")
         ]
     allowed = {'name = "ef21"', 'name = "top-k"', 'name = "sgd"', '#name = "package.module:Class"', '#path = "FOLDER"'}
     assert set(silent) <= allowed  # names, below the section's own comment
@@ -144,7 +145,7 @@ def test_a_name_that_cannot_be_a_module_is_refused(name: str) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write .*file"):
+    with pytest.raises(ConfigError, match=r"cannot write .*file"):
         write(tmp_path / "file" / "below", {"run.toml": ""}, force=False)
 
 

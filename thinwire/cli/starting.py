@@ -1,4 +1,4 @@
-"""``thinwire init``: configuration files with every key and its comment, or a whole project with a task of one's own."""
+"""``thinwire init``: configuration files with every key and its comment, or a project around a task of one's own."""
 
 import json
 from collections.abc import Mapping
