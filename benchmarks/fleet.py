@@ -23,7 +23,8 @@ from thinwire.wire.frames import CHUNK_BYTES
 
 from client.fleet import FleetSession, SessionOptions  # isort: skip
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict  # isort: skip
-from server.grids.fleet import FleetGrid, FleetOptions  # isort: skip
+from server.grids.fleet import FleetGrid  # isort: skip
+from server.grids.options import FleetOptions  # isort: skip
 
 MEGABYTE = 1_000_000
 RUN = 1

@@ -37,7 +37,8 @@ class SessionOptions:
     ca: Path | None = None  # PEM of the authority that signed the server's certificate: TLS
     certificate: Path | None = None  # PEM chain of this client; with key: mutual TLS
     key: Path | None = None
-    insecure: bool = False  # allow a server beyond this machine without TLS
+    insecure: bool = False  # without TLS; beyond this machine only together with insecure_address
+    insecure_address: str = ""  # the address once more: dial it without TLS although it is not loopback
     server_name: str = ""  # expect this name in the server's certificate instead of the host dialled
     message_bytes: int = MESSAGE_BYTES  # largest message accepted from the server
     patience_seconds: float = 300.0  # without any connection before the session gives up; inf: never
@@ -57,7 +58,7 @@ class SessionOptions:
         for name in ("message_bytes", "patience_seconds", "first_wait_seconds", "keepalive_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}; must be above 0")
-        check_plain(self.address, self.insecure, self.ca is not None)
+        check_plain(self.address, self.insecure, self.insecure_address, self.ca is not None)
 
 
 class FleetSession:

@@ -22,7 +22,10 @@ class ClientSettings:
     certificate: str = ""  # this client's, for mutual TLS
     key: str = ""  # its private key
     identities: str = ""  # folder of many NAME.pem and NAME.key: take one that no other process here uses
-    insecure: bool = False  # without TLS to an address that is not loopback
+    server_name: str = ""  # expect this name in the server's certificate instead of the host that is dialled
+    insecure: bool = False  # without TLS; to another machine only together with insecure_address
+    insecure_address: str = ""  # the server's address once more: dial it without TLS although it is not loopback
+    keepalive_seconds: float = 30.0  # between pings; a server that does not answer one in that time is taken for gone
     patience_seconds: float = 300.0  # give up when the server is away for longer; 0: never
 
 

@@ -11,15 +11,18 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from server.grids.mailbox import Mailbox
-from server.grids.streams import Events, Rules, Stream, refused
+from server.grids.options import FleetOptions
+from server.grids.streams import Events, Stream, refused
+from server.grids.turnstile import Damper, Turnstile, address_of
 from thinwire.certificates import Shown, revoked_serials
 from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Finished, Open
-from thinwire.wire.endpoint import fault_of_identity
+from thinwire.wire.endpoint import MOST_IDENTITY_BYTES, fault_of_identity
 from thinwire.wire.frames import PROTOCOL
 from thinwire.wire.room import Room
 
 MOST_HELD = 16
+REFUSALS_TOLD_PER_MINUTE = 30.0  # of one address; of one that comes too often, once
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +30,30 @@ log = logging.getLogger(__name__)
 class Door:
     """The servicer of FleetService: admits a client, then runs its stream. Lives in one event loop."""
 
-    def __init__(self, rules: Rules, mailbox: Mailbox, room: Room, events: Events | None) -> None:
+    def __init__(self, rules: FleetOptions, mailbox: Mailbox, room: Room, events: Events | None) -> None:
         self._rules = rules
         self._mailbox = mailbox
         self._room = room
         self._events = events
         self._streams: dict[int, Stream] = {}
         self._finished: str | None = None
+        self._roster = None if rules.roster is None else frozenset(rules.roster)
+        self._open = 0  # calls that have not ended, whoever makes them
+        self._addresses = Turnstile(rules.address_connects_per_minute)
+        self._identities = Turnstile(rules.connects_per_minute)
+        self._refusals = Damper(REFUSALS_TOLD_PER_MINUTE)
+        self._crowds = Damper(1.0)
 
     async def Connect(self, _requests: Any, context: Any) -> None:  # noqa: N802  # the name of the rpc
         """The one stream of a client."""
+        self._open += 1
+        try:
+            await self._serve(context)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, context: Any) -> None:
+        """One call, from its first word to its end."""
         opening = await self._admit(context)
         if isinstance(opening, ConnectResponse):
             await context.write(opening)
@@ -94,18 +111,29 @@ class Door:
 
     async def _admit(self, context: Any) -> Open | ConnectResponse:
         """The client's first word, or what it is refused with."""
+        address = address_of(context.peer())
+        if self._open > self._rules.connections:
+            return self._turn_away("", f"{self._rules.connections} connections are open already, the most there may be")
+        if not self._addresses.admit(address):
+            most = f"{self._rules.address_connects_per_minute:g} a minute"
+            return self._turn_away("", f"{address} connects too often: more than {most}", address)
         try:
             request = await asyncio.wait_for(context.read(), self._rules.hello_seconds)
         except TimeoutError:
-            return self._refuse("", f"no Open within {self._rules.hello_seconds:g} seconds", retry=True)
+            return self._refuse(address, "", f"no Open within {self._rules.hello_seconds:g} seconds", retry=True)
         except (DecodeError, grpc.aio.BaseError) as error:
-            return self._refuse("", f"the first message cannot be read: {type(error).__name__}")
+            return self._refuse(address, "", f"the first message cannot be read: {type(error).__name__}")
         if not isinstance(request, ConnectRequest) or request.WhichOneof("content") != "open":
-            return self._refuse("", "the first message must be Open")
+            return self._refuse(address, "", "the first message must be Open")
         opening = request.open
         reason = self._fault(opening, context)
         if reason is not None:
-            return self._refuse(opening.identity, reason)
+            return self._refuse(address, opening.identity, reason)
+        if not self._identities.admit(opening.identity):  # only now: nobody uses up what is another's
+            most = f"{self._rules.connects_per_minute:g} a minute"
+            return self._turn_away(
+                opening.identity, f"{opening.identity!r} connects too often: more than {most}", opening.identity
+            )
         if self._finished is not None:
             return ConnectResponse(finished=Finished(reason=self._finished))
         return opening
@@ -119,17 +147,29 @@ class Door:
         fault = fault_of_identity(opening.identity)
         if fault is not None:
             return fault
-        if self._rules.mutual:
+        if self._rules.client_ca is not None:
             fault = _fault_of_certificate(context.auth_context(), opening.identity, self._rules.revoked)
             if fault is not None:
                 return fault
-        if self._rules.roster is not None and opening.identity not in self._rules.roster:
+        if self._roster is not None and opening.identity not in self._roster:
             return f"unknown identity {opening.identity!r}"
         return self._mailbox.know(opening.identity).rejected
 
-    def _refuse(self, identity: str, reason: str, retry: bool = False) -> ConnectResponse:
-        self.tell("refused", identity[:128], reason)
+    def _refuse(self, address: str, identity: str, reason: str, retry: bool = False) -> ConnectResponse:
+        """No, for a reason that is told, unless this address gave many of late."""
+        untold = self._refusals.admit(address)
+        if untold is not None:
+            more = f" ({untold} refusals of {address} were not told)" if untold else ""
+            self.tell("refused", identity[:MOST_IDENTITY_BYTES], reason + more)
         return refused(reason, retry)
+
+    def _turn_away(self, identity: str, reason: str, whom: str = "") -> ConnectResponse:
+        """No for now, to those who come too often or are too many; told once a minute."""
+        untold = self._crowds.admit(whom)
+        if untold is not None:
+            more = f" ({untold} times more since this was told last)" if untold else ""
+            self.tell("refused", identity[:MOST_IDENTITY_BYTES], reason + more)
+        return refused(f"{reason}; try again later", retry=True)
 
 
 def _fault_of_certificate(shown: Mapping[str, Sequence[bytes]], identity: str, revoked: Path | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from flwr.app import Message, RecordDict
@@ -14,50 +13,12 @@ from server.grids.door import Door
 from server.grids.listener import Listener
 from server.grids.mailbox import Mailbox
 from server.grids.nodes import Node
-from server.grids.streams import Events, Rules
-from thinwire.certificates import revoked_serials
+from server.grids.options import FleetOptions
+from server.grids.streams import Events
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import NodeInfo, Run, enter_run, node_info, request
 from thinwire.grid import WaitingGrid
-from thinwire.wire.endpoint import check_plain
-from thinwire.wire.frames import CHUNK_BYTES, MESSAGE_BYTES
 from thinwire.wire.room import Room
-
-
-@dataclass(frozen=True)
-class FleetOptions:
-    """Where the server listens, whom it lets in, and how much it takes from them."""
-
-    address: str = "127.0.0.1:8500"  # host:port; port 0 takes a free one
-    certificate: Path | None = None  # PEM chain of the server; with key: TLS
-    key: Path | None = None
-    client_ca: Path | None = None  # PEM; clients must show a certificate of it whose common name is their identity
-    revoked: Path | None = None  # serial numbers of client certificates that are refused, one per line
-    insecure: bool = False  # allow addresses beyond this machine without TLS
-    token: str = ""  # secret that clients must know
-    roster: tuple[str, ...] | None = None  # the identities that may come; None: any
-    chunk_bytes: int = CHUNK_BYTES
-    message_bytes: int = MESSAGE_BYTES  # of one message, either way
-    spill_bytes: int = 256 << 20  # replies that wait in memory; what is above goes to disk
-    hello_seconds: float = 10.0  # for a new connection to say who it is
-    keepalive_seconds: float = 30.0  # between pings; a client that does not answer one is taken for gone
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError("certificate and key belong together: set both or neither")
-        if self.client_ca is not None and self.certificate is None:
-            raise ConfigError("client_ca needs TLS: set certificate and key too")
-        if self.revoked is not None and self.client_ca is None:
-            raise ConfigError("revoked is about client certificates: set client_ca too")
-        revoked_serials(self.revoked)
-        if not 1 << 10 <= self.chunk_bytes <= 16 << 20:
-            raise ConfigError(f"chunk_bytes = {self.chunk_bytes}; between 1,024 and 16,777,216 are allowed")
-        for name in ("message_bytes", "hello_seconds", "keepalive_seconds"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}; must be above 0")
-        if self.spill_bytes < 0:
-            raise ConfigError(f"spill_bytes = {self.spill_bytes}; must not be negative")
-        check_plain(self.address, self.insecure, self.certificate is not None)
 
 
 @dataclass(frozen=True)
@@ -80,25 +41,9 @@ class FleetGrid(WaitingGrid):
         """Listens when it returns. Raises ConfigError where it cannot. ``events`` runs in the server's thread."""
         self._run = enter_run(run_id)
         self._options = options
-        roster = None if options.roster is None else frozenset(options.roster)
-        self._mailbox = Mailbox(run_id, roster or (), self._wake)
-        rules = Rules(
-            token=options.token,
-            roster=roster,
-            mutual=options.client_ca is not None,
-            chunk_bytes=options.chunk_bytes,
-            message_bytes=options.message_bytes,
-            hello_seconds=options.hello_seconds,
-            revoked=options.revoked,
-        )
-        self._door = Door(rules, self._mailbox, Room(options.spill_bytes), events)
-        self._listener = Listener(
-            self._door,
-            address=options.address,
-            credentials=(options.key, options.certificate, options.client_ca),
-            chunk_bytes=options.chunk_bytes,
-            keepalive_seconds=options.keepalive_seconds,
-        )
+        self._mailbox = Mailbox(run_id, frozenset(options.roster or ()), self._wake)
+        self._door = Door(options, self._mailbox, Room(options.spill_bytes), events)
+        self._listener = Listener(self._door, options)
 
     @property
     def address(self) -> str:

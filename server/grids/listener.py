@@ -1,6 +1,7 @@
 """The thread in which the fleet's gRPC server lives, with an event loop of its own."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,31 +10,35 @@ from typing import Any
 
 import grpc.aio
 
+from server.grids.descriptors import raise_limit
 from server.grids.door import Door
+from server.grids.options import FleetOptions
 from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from thinwire.wire.endpoint import WINDOW, host_and_port, read
 from thinwire.wire.frames import FRAME_OVERHEAD_BYTES
 
 STOP_SECONDS = 5.0
+PING_MILLISECONDS = 1_000  # a client may ping once in this time, and PING_STRIKES times too often
+PING_STRIKES = 10
+OTHER_FILES = 256  # that this process opens besides connections
+
+log = logging.getLogger(__name__)
 
 
 class Listener:
     """Binds, serves, and stops; ``call`` runs a function in the server's loop."""
 
-    def __init__(
-        self,
-        door: Door,
-        address: str,
-        credentials: tuple[Path | None, Path | None, Path | None],
-        chunk_bytes: int,
-        keepalive_seconds: float,
-    ) -> None:
-        """Listens when it returns. ``credentials``: key, certificate, client CA. Raises ConfigError where it cannot."""
+    def __init__(self, door: Door, options: FleetOptions) -> None:
+        """Listens when it returns. Raises ConfigError where it cannot."""
         self._door = door
-        self._host, self._port = host_and_port(address)
-        self._options = _channel_options(chunk_bytes, keepalive_seconds)
-        self._credentials = _server_credentials(*credentials)
+        self._host, self._port = host_and_port(options.address)
+        self._options = _channel_options(options)
+        self._credentials = _server_credentials(options.key, options.certificate, options.client_ca)
+        sockets = _sockets(options)
+        allowed = raise_limit(sockets + OTHER_FILES)
+        if allowed < sockets + OTHER_FILES:
+            log.warning("this process may open %d files: too few for %d connections", allowed, options.connections)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         bound: Future[int] = Future()
@@ -97,21 +102,35 @@ class Listener:
         raise ConfigError(f"cannot listen on {address}: the port is taken, the address is not ours{pair} ({reason})")
 
 
-def _channel_options(chunk_bytes: int, keepalive_seconds: float) -> list[tuple[str, int]]:
-    milliseconds = int(keepalive_seconds * 1_000)
+def _channel_options(options: FleetOptions) -> list[tuple[str, int]]:
+    frame_bytes = options.chunk_bytes + FRAME_OVERHEAD_BYTES
     return [
         ("grpc.so_reuseport", 0),
         *WINDOW,
-        ("grpc.max_receive_message_length", chunk_bytes + FRAME_OVERHEAD_BYTES),
-        ("grpc.max_send_message_length", chunk_bytes + FRAME_OVERHEAD_BYTES),
-        ("grpc.keepalive_time_ms", milliseconds),
-        ("grpc.keepalive_timeout_ms", milliseconds),
+        ("grpc.max_receive_message_length", frame_bytes),
+        ("grpc.max_send_message_length", frame_bytes),
+        ("grpc.keepalive_time_ms", _milliseconds(options.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(options.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(options.keepalive_seconds)),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
-        ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.max_connection_idle_ms", 60_000),
-        ("grpc.max_concurrent_streams", 8),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MILLISECONDS),
+        ("grpc.http2.max_ping_strikes", PING_STRIKES),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(options.hello_seconds)),
+        ("grpc.max_connection_idle_ms", _milliseconds(options.idle_seconds)),
+        ("grpc.max_concurrent_streams", options.streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", _sockets(options)),
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """As gRPC's options take them: a 32-bit number, whose largest means never."""
+    return min(max(1, round(seconds * 1_000)), (1 << 31) - 1)
+
+
+def _sockets(options: FleetOptions) -> int:
+    """Beyond the connections that the door counts, so that it can still tell the next ones why they are refused."""
+    return options.connections + max(16, options.connections // 8)
 
 
 def _server_credentials(key: Path | None, certificate: Path | None, client_ca: Path | None) -> Any:

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -11,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from server.grids.mailbox import Mailbox
 from server.grids.nodes import Node
+from server.grids.options import FleetOptions
 from thinwire.errors import WireError
 from thinwire.v1.fleet_pb2 import ConnectResponse, Frame, Opened, Refused
 from thinwire.wire.arrivals import Assembler, Sequence
@@ -23,23 +22,12 @@ Events = Callable[[str, str, str], None]
 FAREWELL_SECONDS = 2.0  # how long a stream that is told to end may take to say why
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Who may come in, and how much they may send."""
-
-    token: str
-    roster: frozenset[str] | None
-    mutual: bool  # identities are those of client certificates
-    chunk_bytes: int
-    message_bytes: int
-    hello_seconds: float
-    revoked: Path | None = None  # serial numbers of certificates that are refused, read at every hello
-
-
 class Stream:
     """One client's stream: requests go out in order, replies come in, until either end hangs up."""
 
-    def __init__(self, node: Node, mailbox: Mailbox, room: Room, rules: Rules, context: Any, tell: Events) -> None:
+    def __init__(
+        self, node: Node, mailbox: Mailbox, room: Room, rules: FleetOptions, context: Any, tell: Events
+    ) -> None:
         self.why = "the client hung up"
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._node = node
@@ -49,6 +37,8 @@ class Stream:
         self._context = context
         self._tell = tell
         self._sent: set[str] = set()
+        self._late: set[str] = set()  # of those, the ones answered when nobody awaited them any more
+        self._strays = 0
         self._news = asyncio.Event()
         self._ending = asyncio.Event()
         self._farewell: ConnectResponse | None = None
@@ -109,22 +99,29 @@ class Stream:
                 message_id, body = waiting
                 self._sent.add(message_id)
                 for frame in frames(message_id, body, self._rules.chunk_bytes):
-                    await self._context.write(ConnectResponse(frame=frame))
+                    async with asyncio.timeout(self._rules.stall_seconds):
+                        await self._context.write(ConnectResponse(frame=frame))
                     self._node.bytes_out += len(frame.chunk)
                     if self._ending.is_set():
                         break
             if self._farewell is not None:
                 await self._context.write(self._farewell)
+        except TimeoutError:
+            self.why = f"took nothing of a request for {self._rules.stall_seconds:g} seconds"
         except grpc.aio.BaseError:
             self.why = "the connection broke"
 
     async def _read(self) -> None:
         """Take replies until the client hangs up; a client that breaks the protocol is told so and cut off."""
         try:
-            while (request := await self._context.read()) is not grpc.aio.EOF:
+            while (request := await self._next()) is not grpc.aio.EOF:
                 if request.WhichOneof("content") != "frame":
                     raise WireError("only frames may follow Open")
                 self._take(request.frame)
+        except TimeoutError:
+            self.end(
+                refused(f"no frame for {self._rules.stall_seconds:g} seconds in the middle of a reply", retry=True)
+            )
         except grpc.aio.BaseError:
             self.why = "the connection broke"
         except (WireError, DecodeError) as error:
@@ -136,6 +133,12 @@ class Stream:
             self._tell("storage", self._node.identity, str(error))
             self.end(refused("the server has no room for replies", retry=True))
 
+    async def _next(self) -> Any:
+        """What the client says next; in the middle of a reply it may not be silent for ever."""
+        under_way = self._assembler is not None or self._skipping is not None
+        async with asyncio.timeout(self._rules.stall_seconds if under_way else None):
+            return await self._context.read()
+
     def _take(self, frame: Frame) -> None:
         """One frame of a reply; those of a reply that nobody awaits are checked and dropped."""
         self._node.bytes_in += len(frame.chunk)
@@ -143,6 +146,7 @@ class Stream:
             if self._mailbox.wants(self._node, frame.message):
                 self._assembler = Assembler(self._rules.message_bytes, self._rules.chunk_bytes, self._room)
             else:
+                self._count_stray(frame.message)
                 self._skipping = Sequence(self._rules.message_bytes, self._rules.chunk_bytes)
                 self._tell("dropped", self._node.identity, f"a reply to {frame.message[:64]!r}, which nobody awaits")
         if self._skipping is not None:
@@ -154,6 +158,15 @@ class Stream:
                 self._assembler = None
                 if not self._mailbox.answer(self._node, frame.message, arrived):
                     self._tell("dropped", self._node.identity, f"a late reply to {frame.message!r}")
+
+    def _count_stray(self, message_id: str) -> None:
+        """One answer to every request may come too late; more than that is nobody's bad luck."""
+        if message_id in self._sent and message_id not in self._late:
+            self._late.add(message_id)
+            return
+        self._strays += 1
+        if self._strays > self._rules.stray_replies:
+            raise WireError(f"more than {self._rules.stray_replies} replies that nobody asked for")
 
 
 def refused(reason: str, retry: bool) -> ConnectResponse:

@@ -12,7 +12,8 @@ from thinwire.flower import request  # first: it imports flwr quietly
 from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Frame, Open
 
 from client.fleet import FleetSession, SessionOptions  # isort: skip
-from server.grids.fleet import FleetGrid, FleetOptions  # isort: skip
+from server.grids.fleet import FleetGrid  # isort: skip
+from server.grids.options import FleetOptions  # isort: skip
 from flwr.app import Array, ArrayRecord, Message, RecordDict  # isort: skip
 
 DEADLINE_SECONDS = 20.0

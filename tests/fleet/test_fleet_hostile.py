@@ -2,13 +2,16 @@
 
 import socket
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 from fleet_support import RUN, Events, RawClient, ask, clients, data_of, fleet, raw_client
 
-from server.grids.fleet import FleetGrid, FleetOptions
+from client.fleet import SessionOptions
+from server.grids.fleet import FleetGrid
+from server.grids.options import FleetOptions
 from thinwire.errors import ConfigError
 from thinwire.flower import NODE_UNAVAILABLE, node_id
 from thinwire.v1.fleet_pb2 import ConnectRequest, Frame, Open
@@ -222,6 +225,24 @@ def test_impossible_options_are_config_errors(options: dict[str, object], compla
         pytest.fail("it listens")
 
 
-def test_an_address_beyond_this_machine_is_allowed_on_request() -> None:
-    assert FleetOptions("0.0.0.0:8500", insecure=True).address == "0.0.0.0:8500"
-    assert FleetOptions("[::1]:8500").insecure is False
+@pytest.mark.parametrize("address", ["0.0.0.0:8500", "[::]:8500", "10.0.0.5:8500", "server.example:8500"])
+@pytest.mark.parametrize("options", [FleetOptions, partial(SessionOptions, identity="ann")], ids=["server", "client"])
+def test_an_address_beyond_this_machine_goes_without_tls_only_when_that_was_said_twice(
+    options: Callable[..., FleetOptions | SessionOptions], address: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"set certificates .* both insecure = true and insecure_address"):
+        options(address=address)
+    with pytest.raises(ConfigError, match="insecure = true alone is for this machine only"):
+        options(address=address, insecure=True)
+    with pytest.raises(ConfigError, match=r"insecure_address is '10\.0\.0\.6:8500', another"):
+        options(address=address, insecure=True, insecure_address="10.0.0.6:8500")
+    with pytest.raises(ConfigError, match="without TLS"):
+        options(address=address, insecure_address=address)
+    assert options(address=address, insecure=True, insecure_address=address).address == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8500", "127.8.9.1:8500", "localhost:8500", "[::1]:8500"])
+def test_loopback_goes_without_tls_unasked(address: str) -> None:
+    for insecure in (False, True):
+        assert FleetOptions(address, insecure=insecure).address == address
+        assert SessionOptions(address, "ann", insecure=insecure).address == address

@@ -20,7 +20,8 @@ from client.fleet import FleetSession, SessionOptions
 from client.store import DiskClientStore, Held, read_committed
 from client.workshop import Workshops
 from server.app import serve
-from server.grids.fleet import FleetGrid, FleetOptions
+from server.grids.fleet import FleetGrid
+from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory
 from strategies.builder import build_method
 from thinwire import state

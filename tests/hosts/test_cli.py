@@ -14,7 +14,8 @@ from hosts_support import BASE, fleet, run_config
 from safetensors.torch import load_file, save_file
 
 from server.app import serve
-from server.grids.fleet import FleetGrid, FleetOptions
+from server.grids.fleet import FleetGrid
+from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory
 from thinwire.cli import main
 from thinwire.errors import ThinwireError

@@ -6,10 +6,11 @@ from typing import Any
 
 import thinwire.flower  # noqa: F401  first: it imports flwr quietly
 from server.grids.mailbox import Mailbox
-from server.grids.streams import Rules, Stream
+from server.grids.options import FleetOptions
+from server.grids.streams import Stream
 from thinwire.wire.room import Room
 
-RULES = Rules(token="", roster=None, mutual=False, chunk_bytes=1 << 16, message_bytes=1 << 20, hello_seconds=1.0)
+RULES = FleetOptions(chunk_bytes=1 << 16, message_bytes=1 << 20)
 
 
 class Wire:

@@ -22,8 +22,9 @@ from client.participant import Participant, Shelf
 from client.store import MemoryClientStore
 from client.workshop import Workshop, Workshops
 from server.evaluation import ServerModel
-from server.grids.fleet import FleetGrid, FleetOptions
+from server.grids.fleet import FleetGrid
 from server.grids.in_process import InProcessGrid
+from server.grids.options import FleetOptions
 from strategies.arrays import Arrays
 from strategies.base import Asks, Federation, Oracle
 from strategies.builder import build_method

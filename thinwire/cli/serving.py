@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from server.evaluation import ServerModel
-from server.grids.fleet import FleetGrid, FleetOptions
+from server.grids.fleet import FleetGrid
+from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory, keeps_mirrors, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
@@ -26,17 +27,9 @@ from thinwire.wire.exchange import new_run
 
 
 @dataclass(frozen=True)
-class ServerConfig:
-    """The section ``server`` of run.toml."""
+class ServerConfig(FleetOptions):
+    """The section ``server`` of run.toml: how to listen and whom to let in, and what a run does with it."""
 
-    address: str = "127.0.0.1:8500"  # host:port
-    certificate: Path | None = None  # PEM; with key: TLS
-    key: Path | None = None
-    client_ca: Path | None = None  # PEM; clients must show a certificate that it signed, named like themselves
-    revoked: Path | None = None  # serial numbers of client certificates that are refused; thinwire certs revoke
-    token: str = ""  # shared secret that clients must know
-    insecure: bool = False  # without TLS on an address that is not loopback
-    roster: tuple[str, ...] | None = None  # names of the clients that may come
     gather_seconds: float = 3600.0  # wait for the clients before the first round
 
 
@@ -106,19 +99,9 @@ def _run(
 
 def _fleet(settings: ServerConfig) -> FleetOptions:
     """How to listen. Raises ConfigError, before any folder is made, for what cannot be listened with."""
-    options = FleetOptions(
-        address=settings.address,
-        certificate=settings.certificate,
-        key=settings.key,
-        client_ca=settings.client_ca,
-        revoked=settings.revoked,
-        token=settings.token,
-        insecure=settings.insecure,
-        roster=settings.roster,
-    )
-    for path, what in ((options.certificate, "certificate"), (options.key, "key"), (options.client_ca, "client CA")):
+    for path, what in ((settings.certificate, "certificate"), (settings.key, "key"), (settings.client_ca, "client CA")):
         read(path, what)
-    return options
+    return settings
 
 
 def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:

@@ -81,5 +81,8 @@ def _session_options(settings: ClientSettings) -> SessionOptions:
         certificate=path(settings.certificate),
         key=path(settings.key),
         insecure=settings.insecure,
+        insecure_address=settings.insecure_address,
+        server_name=settings.server_name,
+        keepalive_seconds=settings.keepalive_seconds,
         patience_seconds=settings.patience_seconds or math.inf,
     )

@@ -7,7 +7,14 @@ from flwr.app import Message
 from thinwire.errors import WireError
 from thinwire.flower import hollow
 from thinwire.v1.fleet_pb2 import Frame, Header
-from thinwire.wire.frames import CHUNK_BYTES, HEADER_BYTES, LENGTH, MESSAGE_ID_BYTES
+from thinwire.wire.frames import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    LENGTH,
+    MESSAGE_ID_BYTES,
+    SMALL_CHUNK_BYTES,
+    SMALL_FRAMES,
+)
 from thinwire.wire.packet import parse
 from thinwire.wire.room import Room, Store
 
@@ -48,6 +55,7 @@ class Sequence:
         self.message: str | None = None
         self.total_bytes = 0
         self.offset = 0
+        self._frames = 0
 
     def check(self, frame: Frame) -> bool:
         """Whether this frame completes its message. Raises WireError unless it may come next."""
@@ -59,6 +67,7 @@ class Sequence:
             if not 0 < len(frame.message.encode()) <= MESSAGE_ID_BYTES:
                 raise WireError(f"a message's identifier must have 1 to {MESSAGE_ID_BYTES} bytes")
             self.message, self.total_bytes, self.offset = frame.message, frame.total_bytes, 0
+            self._frames = 0
         if frame.message != self.message or frame.total_bytes != self.total_bytes:
             raise WireError(f"a frame of message {frame.message[:80]!r} in the middle of {self.message!r}")
         if frame.offset != self.offset:
@@ -66,6 +75,9 @@ class Sequence:
         if not 0 < len(frame.chunk) <= min(self._chunk_bytes, self.total_bytes - self.offset):
             raise WireError(f"a chunk of {len(frame.chunk)} bytes at offset {frame.offset} of {self.total_bytes}")
         self.offset += len(frame.chunk)
+        self._frames += 1
+        if self._frames > SMALL_FRAMES + self.offset // min(self._chunk_bytes, SMALL_CHUNK_BYTES):
+            raise WireError(f"{self._frames} frames for {self.offset} bytes; chunks must be larger")
         if self.offset < self.total_bytes:
             return False
         self.message = None

@@ -20,11 +20,22 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def check_plain(address: str, insecure: bool, tls: bool) -> None:
-    """Raises ConfigError for an address beyond this machine without TLS, unless ``insecure`` allows it."""
+def check_plain(address: str, insecure: bool, insecure_address: str, tls: bool) -> None:
+    """Raises ConfigError for an address beyond this machine without TLS, unless it was said twice.
+
+    ``insecure`` alone is for loopback. Another address must stand in ``insecure_address`` as well, so that a flag that
+    was copied, or left over from a trial, opens nothing.
+    """
     host, _ = host_and_port(address)
-    if not tls and not insecure and not is_loopback(host):
-        raise ConfigError(f"{address} without TLS: set certificates, or insecure = true where the network is trusted")
+    if tls or is_loopback(host) or (insecure and insecure_address == address):
+        return
+    if insecure and insecure_address:
+        raise ConfigError(f"{address} without TLS: insecure_address is {insecure_address!r}, another address")
+    alone = "insecure = true alone is for this machine only; " if insecure else ""
+    raise ConfigError(
+        f"{address} without TLS: {alone}set certificates (thinwire certs), or, on a network where everyone is trusted, "
+        f'both insecure = true and insecure_address = "{address}"'
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,8 @@ HEADER_BYTES = 4 << 20  # most bytes of a header: everything of a message but th
 CHUNK_BYTES = 256 << 10  # larger chunks cost the server memory per client and gain nothing
 MESSAGE_BYTES = 2 << 30
 MESSAGE_ID_BYTES = 64
+SMALL_CHUNK_BYTES = 1 << 10  # a message may have a frame for each so many bytes, and SMALL_FRAMES besides
+SMALL_FRAMES = 64
 FRAME_OVERHEAD_BYTES = 1 << 10  # what a frame may add to its chunk on the wire
 LENGTH = struct.Struct("<I")
 
