@@ -100,7 +100,10 @@ def server(
     client_ca: Annotated[Pem, typer.Option(help="Clients must show a certificate that this one signed (PEM).")] = None,
     revoked: Annotated[Pem, typer.Option(help="Certificates to refuse: revoked.txt of thinwire certs.")] = None,
     token: Annotated[str | None, typer.Option(help="Shared secret that clients must know.")] = None,
-    insecure: Annotated[bool, typer.Option(help="Without TLS on an address that is not loopback.")] = False,
+    insecure: Annotated[bool, typer.Option(help="Without TLS; for loopback, unless said twice.")] = False,
+    insecure_address: Annotated[
+        str | None, typer.Option(help="The second time: --address again, to listen on it without TLS.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Serve a run to clients over gRPC."""
@@ -116,7 +119,7 @@ def server(
     }
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     host = {"address": address, "certificate": certificate, "key": key, "client_ca": client_ca, "token": token}
-    host["revoked"] = revoked
+    host |= {"revoked": revoked, "insecure_address": insecure_address}
     flags |= {f"server.{name}": _text(value) for name, value in host.items()}
     flags["server.insecure"] = insecure or None
     if keep_on and out is None:
@@ -149,7 +152,10 @@ def client(
     identities: Annotated[
         Pem, typer.Option(help="Folder of NAME.pem and NAME.key: take a name that no other process here uses.")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Without TLS to an address that is not loopback.")] = False,
+    insecure: Annotated[bool, typer.Option(help="Without TLS; for loopback, unless said twice.")] = False,
+    insecure_address: Annotated[
+        str | None, typer.Option(help="The second time: --server again, to dial it without TLS.")
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Take part in a run: train on local data whenever the server asks, until the run is over."""
@@ -158,7 +164,7 @@ def client(
     flags: dict[str, Any] = {"server": server, "name": name, "device": device, "token": token}
     files = {"state": state, "ca": ca, "certificate": certificate, "key": key, "identities": identities}
     flags |= {name: _text(path) for name, path in files.items()}
-    flags["insecure"] = insecure or None
+    flags |= {"insecure": insecure or None, "insecure_address": insecure_address}
     take_part(client_options(config, flags, task, set_ or []))
 
 
