@@ -13,8 +13,10 @@ from typing import Any
 
 import grpc
 
+from client.lookout import Lookout
 from client.stream import MOST_CHUNK_BYTES, Stream, Verdict
 from client.worker import Worker
+from thinwire.credentials import check_authority, check_pair
 from thinwire.errors import ConfigError
 from thinwire.flower import App, Scalar
 from thinwire.v1.fleet_pb2_grpc import FleetServiceStub
@@ -104,6 +106,7 @@ class FleetSession:
         reached = time.monotonic()
         wait_seconds = self._options.first_wait_seconds
         credentials = _credentials(self._options)
+        lookout = _lookout(self._options)
         while not self._stopping.is_set():
             verdict = self._connect_once(credentials)
             if verdict.finished is not None:
@@ -112,6 +115,7 @@ class FleetSession:
                 raise ConfigError(f"{self._options.address} refused {self._options.identity!r}: {verdict.refused}")
             if verdict.opened:
                 reached, wait_seconds = time.monotonic(), self._options.first_wait_seconds
+            verdict = lookout.explained(verdict)
             away_seconds = time.monotonic() - reached
             if away_seconds > self._options.patience_seconds:
                 raise ConfigError(self._unreachable(verdict, away_seconds))
@@ -179,8 +183,14 @@ def _channel_options(options: SessionOptions) -> list[tuple[str, Any]]:
     return found
 
 
+def _lookout(options: SessionOptions) -> Lookout:
+    return Lookout(options.address, options.ca, options.certificate, options.key, options.server_name)
+
+
 def _credentials(options: SessionOptions) -> Any:
     """gRPC's credentials, None without TLS. Raises ConfigError for files that cannot be read."""
+    check_pair(options.certificate, options.key, "client")
+    check_authority(options.ca, "CA certificate")
     ca = read(options.ca, "CA certificate")
     key, chain = read(options.key, "client key"), read(options.certificate, "client certificate")
     return None if ca is None else grpc.ssl_channel_credentials(ca, key, chain)

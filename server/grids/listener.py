@@ -13,6 +13,7 @@ import grpc.aio
 from server.grids.descriptors import raise_limit
 from server.grids.door import Door
 from server.grids.options import FleetOptions
+from thinwire.credentials import check_authority, check_pair
 from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from thinwire.wire.endpoint import WINDOW, host_and_port, read
@@ -135,6 +136,8 @@ def _sockets(options: FleetOptions) -> int:
 
 def _server_credentials(key: Path | None, certificate: Path | None, client_ca: Path | None) -> Any:
     """gRPC's credentials, None without TLS. Raises ConfigError for files that cannot be read."""
+    check_pair(certificate, key, "server")
+    check_authority(client_ca, "client CA")
     private, chain = read(key, "server key"), read(certificate, "server certificate")
     if private is None or chain is None:
         return None
