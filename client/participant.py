@@ -15,7 +15,8 @@ from client.store import ClientStore, Committed, Frozen, Held, Pending, read_com
 from client.workplace import Workplace
 from compressors import Expectation, NonFinite, Payload, Place, decode, registry
 from strategies.base import Packet, Round
-from strategies.bundle import Bundle, Replica
+from strategies.bundle import METHOD, Bundle, Replica
+from strategies.compression_error import CompressionError
 from thinwire import state
 from thinwire.errors import ThinwireError, WireError
 from thinwire.random import Key
@@ -274,6 +275,7 @@ class Participant:
 
     def _compute(self, request: RoundRequest, held: Held, committed: Committed) -> Pending:
         """The answer to a new question; the pending one, if any, was never applied and is dropped."""
+        compression = CompressionError(request.round + self.index)
         round_ = Round(
             request.round,
             self.workplace.federation,
@@ -281,6 +283,7 @@ class Participant:
             Place(request.place, max(1, request.cohort)),
             incarnation=request.incarnation,
             personal=self._personal(request.personal),
+            watch=compression,
         )
         self.workplace.enter(self.bundle.model(held.replica)[1])
         try:
@@ -290,10 +293,14 @@ class Participant:
         except NonFinite as error:
             raise Lack(REASON_DECLINED, str(error)) from None
         uplink = pack(packet)
-        metrics = tuple(sorted(self.workplace.metrics().items()))
+        metrics = dict(self.workplace.metrics())
+        error = compression.of(name.removeprefix(f"{METHOD}.") for name in packet)
+        if error is not None:
+            metrics["compression_error"] = error
         uplink_digest = digest(uplink)
         chain = chain_over(committed.chain, uplink_digest)
-        pending = Pending(chain, private, question(request, held.history), uplink, uplink_digest, metrics)
+        numbers = tuple(sorted(metrics.items()))
+        pending = Pending(chain, private, question(request, held.history), uplink, uplink_digest, numbers)
         # Without a private state the same question has the same answer, so its bytes need not be kept on disk.
         kept = pending if private is not None else replace(pending, question=b"", uplink=b"")
         self.store.write("pending", kept)  # first: what is not kept must not be sent

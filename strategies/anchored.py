@@ -167,8 +167,7 @@ class Anchored(Method):
         """F_m(w), or the message at zh."""
         if self._refreshing(replica):
             after = self._known(replica, private, oracle, round)
-            vector, key = _given(after.F), round.key(ANCHOR, "up")
-            payload = Identity().encode(vector, round.federation.layout, key).payload
+            payload = round.encode(ANCHOR, Identity(), _given(after.F)).payload
             return private if self._anew else after, {ANCHOR: payload}
         if replica.phase == OPERATOR:
             private, vector = self._difference(replica, private, oracle, round)
@@ -271,8 +270,8 @@ class Anchored(Method):
         total = came if server.total is None else server.total + came
         if missing:
             return replace(server, missing=tuple(sorted(missing)), total=total), Downlink({})
-        layout, everyone = round.federation.layout, tuple(range(round.federation.clients))
-        known = Identity().encode(total.to(round.federation.dtype), layout, round.key(ANCHOR, "down", SHARED))
+        everyone = tuple(range(round.federation.clients))
+        known = round.encode(ANCHOR, Identity(), total.to(round.federation.dtype), direction="down")
         return replace(server, missing=everyone, total=None), Downlink({ANCHOR: known.payload})
 
     def _known(self, replica: AnchoredReplica, private: AnchoredClient, oracle: Oracle, round: Round) -> AnchoredClient:

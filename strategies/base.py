@@ -6,7 +6,7 @@ and casts (no ``alpha=``, ``addcmul``, ``lerp``, ``foreach``, matmul, reduction,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from compressors import ALONE, Compressor, Expectation, Payload, Place, decode
+from compressors import ALONE, Compressor, Encoded, Expectation, Payload, Place, decode
 from strategies.theory import Constants, Theory
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Layout
@@ -40,6 +40,14 @@ class Federation:
         return Federation(layout, clients, seed, dtype, (1.0 / clients,) * clients)
 
 
+class Watch(Protocol):
+    """Measures how payloads are compressed, on a host that wants to know; changes no bit of them."""
+
+    def encoding(self, name: str, compressor: Compressor, vector: Tensor, encode: Callable[[], Encoded]) -> Encoded:
+        """What ``encode()`` returns, which compresses the vector into the payload of that name."""
+        ...
+
+
 @dataclass(frozen=True)
 class Round:
     """Everything about one round that is not state."""
@@ -51,11 +59,34 @@ class Round:
     asked: tuple[int, ...] = ()  # on the server: the cohort, ascending
     incarnation: int = 0
     personal: Packet = field(default_factory=dict)  # on a client: payloads for it alone
+    watch: Watch | None = None  # on a host: who measures what ``encode`` does
 
     def key(self, purpose: str, direction: Direction = "", client: int | None = None) -> Key:
         """The key of one purpose in this round; of this client unless another (or SHARED) is named."""
         who = self.client if client is None else client
         return Key(self.federation.seed, purpose, self.number, who, direction=direction)
+
+    def encode(
+        self,
+        name: str,
+        compressor: Compressor,
+        vector: Tensor,
+        warm: Any = None,
+        *,
+        direction: Direction = "up",
+        layout: Layout | None = None,
+    ) -> Encoded:
+        """Compress one payload: of this client's uplink, or (``down``) of the broadcast downlink.
+
+        ``layout`` is the vector's where it is not the federation's. Raises NonFinite.
+        """
+        up, layout = direction == "up", layout or self.federation.layout
+        key, place = self.key(name, direction, None if up else SHARED), self.place if up else ALONE
+
+        def encode() -> Encoded:
+            return compressor.encode(vector, layout, key, place, warm)
+
+        return encode() if self.watch is None else self.watch.encoding(name, compressor, vector, encode)
 
     def decode(self, packet: Packet, name: str, compressor: Compressor, key: Key, device: Any = "cpu") -> Tensor:
         """Decode one payload that ``compressor`` must have made. Raises WireError on anything else."""

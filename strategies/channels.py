@@ -59,8 +59,7 @@ class Channel(ABC):
 
     def encode(self, vector: Tensor, round: Round, name: str) -> Packet:
         """The vector as this channel's packet."""
-        key = round.key(name, "down", SHARED)
-        return {name: self.operator.encode(vector, round.federation.layout, key).payload}
+        return {name: round.encode(name, self.operator, vector, direction="down").payload}
 
     def decode(self, replica: Tensor, downlink: Packet, round: Round, name: str) -> Tensor:
         """The vector of a packet, beside the replica."""

@@ -40,6 +40,7 @@ class Decided:
     metrics: dict[str, float]  # of local training, weighted by the clients' weights p_i
     client_bytes: dict[int, tuple[int, int]] = field(default_factory=dict)  # index -> (up, down)
     client_seconds: dict[int, float] = field(default_factory=dict)  # index -> from question to accepted answer
+    downlink_error: float | None = None  # relative squared error of the broadcast downlink; None: it held nothing
 
 
 class Coordinator:
@@ -144,6 +145,7 @@ class Coordinator:
             _mean([(weights[client], metrics) for client, metrics in sorted(self.collector.metrics.items())]),
             {client: (meter.up.get(client, 0), meter.down.get(client, 0)) for client in touched},
             dict(sorted(self.collector.seconds.items())),
+            self.ledger.downlink_error,
         )
 
 

@@ -72,9 +72,9 @@ class DASHA(Estimator):
 
     def respond(self, direction: Tensor, private: DASHAClient, round: Round) -> tuple[DASHAClient, Packet]:
         """Send Q(D_i - d_i - a (g_i - d_i)) and add what the server will decode to g_i."""
-        layout, key = round.federation.layout, round.key(UPDATE, "up")
-        difference = direction - private.last - self._momentum(layout) * (private.g - private.last)
-        encoded = self.compressor.encode(difference, layout, key, round.place, private.warm)
+        momentum = self._momentum(round.federation.layout)
+        difference = direction - private.last - momentum * (private.g - private.last)
+        encoded = round.encode(UPDATE, self.compressor, difference, private.warm)
         return DASHAClient(private.g + encoded.decoded, direction, encoded.warm), {UPDATE: encoded.payload}
 
     def aggregate(

@@ -45,8 +45,7 @@ class DCGD(Estimator):
     def respond(self, direction: Tensor, private: None, round: Round) -> tuple[None, Packet]:
         """Send Q(D_i - h_i)."""
         difference = direction - self.shifts[round.client].to(direction) if self.shifts else direction
-        encoded = self.compressor.encode(difference, round.federation.layout, round.key(UPDATE, "up"), round.place)
-        return None, {UPDATE: encoded.payload}
+        return None, {UPDATE: round.encode(UPDATE, self.compressor, difference).payload}
 
     def aggregate(
         self,

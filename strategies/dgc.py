@@ -94,10 +94,9 @@ class DGC(Estimator):
 
     def respond(self, direction: Tensor, private: DGCClient, round: Round) -> tuple[DGCClient, Packet]:
         """Accumulate, send C(v_i), and forget what was sent."""
-        federation = round.federation
-        u = self.momentum * private.u + self._clipped(direction, federation.clients)
+        u = self.momentum * private.u + self._clipped(direction, round.federation.clients)
         v = private.v + u
-        c = self.in_round(round.number).encode(v, federation.layout, round.key(UPDATE, "up"), round.place, private.warm)
+        c = round.encode(UPDATE, self.in_round(round.number), v, private.warm)
         u = u.masked_fill(c.decoded != 0, 0.0)
         return DGCClient(u, v - c.decoded, c.warm), {UPDATE: c.payload}
 

@@ -84,10 +84,8 @@ class DIANA(Estimator):
 
     def respond(self, direction: Tensor, private: DIANAClient, round: Round) -> tuple[DIANAClient, Packet]:
         """Send Q(D_i - h_i) and add a times what the server will decode to h_i."""
-        federation, key = round.federation, round.key(UPDATE, "up")
-        difference = direction - private.h
-        encoded = self.operator.encode(difference, federation.layout, key, round.place, private.warm)
-        h = private.h + encoded.decoded * self._rate(federation)
+        encoded = round.encode(UPDATE, self.operator, direction - private.h, private.warm)
+        h = private.h + encoded.decoded * self._rate(round.federation)
         return DIANAClient(h, encoded.warm), {UPDATE: encoded.payload}
 
     def aggregate(

@@ -89,8 +89,7 @@ class DoubleSqueeze(Method):
         """Send Cs(e + G) and keep the rest."""
         _, direction = self.estimator.aggregate(None, uplinks, round)
         s = server.e + direction
-        key = round.key(STEP, "down", SHARED)
-        b = self.contraction.encode(s.to(replica), round.federation.layout, key, warm=server.warm)
+        b = round.encode(STEP, self.contraction, s.to(replica), server.warm, direction="down")
         return DoubleSqueezeServer(s - b.decoded.to(s), b.warm), Downlink({STEP: b.payload})
 
     def apply(self, replica: Tensor, downlink: Packet, round: Round) -> Tensor:

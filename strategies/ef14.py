@@ -75,8 +75,7 @@ class EF14(Estimator):
         """Send C(beta e_i + D_i) and keep the rest."""
         missed = max(0, round.number - private.answered - 1) if private.answered else 0
         u = self.decay * self.absence_decay**missed * private.e + direction
-        key = round.key(UPDATE, "up")
-        encoded = self.contraction.encode(u, round.federation.layout, key, round.place, private.warm)
+        encoded = round.encode(UPDATE, self.contraction, u, private.warm)
         return EF14Client(u - encoded.decoded, encoded.warm, round.number), {UPDATE: encoded.payload}
 
     def aggregate(

@@ -104,8 +104,7 @@ class EF21BC(Method):
         """Send CM(gt - g)."""
         tracked, gt = self.estimator.aggregate(server.tracked, uplinks, round)
         difference = (gt - replica.g.to(gt)).to(replica.g)
-        key = round.key(ESTIMATE, "down", SHARED)
-        b = self.contraction.encode(difference, round.federation.layout, key, warm=server.warm)
+        b = round.encode(ESTIMATE, self.contraction, difference, server.warm, direction="down")
         return EF21BCServer(tracked, b.warm), Downlink({ESTIMATE: b.payload})
 
     def apply(self, replica: EF21BCReplica, downlink: Packet, round: Round) -> EF21BCReplica:

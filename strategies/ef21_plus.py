@@ -73,7 +73,7 @@ class EF21Plus(Estimator):
         return EF21PlusClient(moved), {UPDATE: c.payload}
 
     def _encode(self, name: str, vector: Tensor, round: Round) -> Encoded:
-        return self.compressor.encode(vector, round.federation.layout, round.key(name, "up"), round.place)
+        return round.encode(name, self.compressor, vector)
 
     def aggregate(
         self,

@@ -44,7 +44,7 @@ class FedAvg(Estimator):
 
     def respond(self, direction: Tensor, private: None, round: Round) -> tuple[None, Packet]:
         """Send Q(D_i)."""
-        encoded = self.compressor.encode(direction, round.federation.layout, round.key(UPDATE, "up"), round.place)
+        encoded = round.encode(UPDATE, self.compressor, direction)
         return None, {UPDATE: encoded.payload}
 
     def aggregate(

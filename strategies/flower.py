@@ -277,6 +277,8 @@ def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
         "client_seconds": {str(client): round(seconds, 6) for client, seconds in decided.client_seconds.items()},
         "train": decided.metrics,
     }
+    if decided.downlink_error is not None:
+        row["downlink_error"] = decided.downlink_error
     return {**metrics, **row}
 
 

@@ -61,9 +61,7 @@ class GDCI(Method):
     def respond(self, replica: Tensor, private: None, oracle: Oracle, round: Round) -> tuple[None, Packet]:
         """Send Q(T_i)."""
         iterate = replica - self.rate / self.eta * direction_at(self.work, oracle, replica, round)
-        key = round.key(ITERATE, "up")
-        encoded = self.compressor.encode(iterate, round.federation.layout, key, round.place)
-        return None, {ITERATE: encoded.payload}
+        return None, {ITERATE: round.encode(ITERATE, self.compressor, iterate).payload}
 
     def step(
         self, replica: Tensor, server: Tensor, uplinks: Iterable[tuple[int, Packet]], round: Round

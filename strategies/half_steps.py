@@ -111,9 +111,8 @@ class HalfSteps(Method):
         if first is None:
             return server, Downlink({})
         after, total = self.estimator.aggregate(server.of(replica.phase), chain((first,), answers), round)
-        key = round.key(UPDATE, "down", SHARED)
-        payload = Identity().encode(total.to(round.federation.dtype), round.federation.layout, key).payload
-        return server.moved(replica.phase, after), Downlink({UPDATE: payload})
+        encoded = round.encode(UPDATE, Identity(), total.to(round.federation.dtype), direction="down")
+        return server.moved(replica.phase, after), Downlink({UPDATE: encoded.payload})
 
     def apply(self, replica: HalfStepsReplica, downlink: Packet, round: Round) -> HalfStepsReplica:
         """zh from a look, z from a step."""

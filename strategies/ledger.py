@@ -1,14 +1,15 @@
 """What the server knows and has decided: replica, server state, chains and mirrors, in step with the journal."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from torch import Tensor
 
 from compressors import ALONE, NonFinite, Payload, find
 from strategies.base import Asks, Downlink, Federation, Packet, Round
-from strategies.bundle import Bundle
+from strategies.bundle import METHOD, Bundle
+from strategies.compression_error import CompressionError
 from strategies.replicated import Replicated
 from strategies.roster import ClientRecord, Roster
 from strategies.store import Entry, Saved, Store
@@ -62,6 +63,7 @@ class Ledger:
     store: Store
     incarnation: int = 0
     personal: dict[int, bytes] = field(default_factory=dict)  # packed payloads for single clients, not given yet
+    downlink_error: float | None = None  # relative squared error of the last downlink
 
     @property
     def next_round(self) -> int:
@@ -181,14 +183,15 @@ class Ledger:
         return self.store.read_mirror(client.index, client.chain) if self.store.mirrors else None
 
     def _step(self, asked: Sequence[int], uplinks: Uplinks) -> bytes:
+        compression = CompressionError(self.next_round)
+        round = replace(self.round_of(self.next_round, asked=asked), watch=compression)
         try:
-            self.server, downlink = self.bundle.step(
-                self.replicated.replica, self.server, uplinks, self.round_of(self.next_round, asked=asked)
-            )
+            self.server, downlink = self.bundle.step(self.replicated.replica, self.server, uplinks, round)
         except NonFinite as error:
             raise RoundError(
                 f"round {self.next_round} diverged: {error}; lower the learning rates (local.rate, optimiser.rate)"
             ) from None
+        self.downlink_error = compression.of(name.removeprefix(f"{METHOD}.") for name in downlink.broadcast)
         for client in uplinks.clients:
             self.personal.pop(client, None)  # it has had its own
         self._keep_personal(downlink)

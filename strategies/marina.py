@@ -94,15 +94,13 @@ class MARINA(Method):
 
     def respond(self, replica: MARINAReplica, private: None, oracle: Oracle, round: Round) -> tuple[None, Packet]:
         """Send D_i(x), or Q(D_i(x) - D_i(x-))."""
-        layout = round.federation.layout
         if replica.dense:
             work: Work = "full" if self.work == "minibatch" else self.work
             whole = direction_at(work, oracle, replica.x, round)
-            return None, {DENSE: Identity().encode(whole, layout, round.key(DENSE, "up")).payload}
+            return None, {DENSE: round.encode(DENSE, Identity(), whole).payload}
         before = direction_at(self.work, oracle, replica.before, round)
         difference = direction_at(self.work, oracle, replica.x, round) - before
-        encoded = self.compressor.encode(difference, layout, round.key(UPDATE, "up"), round.place)
-        return None, {UPDATE: encoded.payload}
+        return None, {UPDATE: round.encode(UPDATE, self.compressor, difference).payload}
 
     def step(
         self, replica: MARINAReplica, server: MARINAServer, uplinks: Iterable[tuple[int, Packet]], round: Round

@@ -69,8 +69,7 @@ class MASHA1(Anchored):
         self, replica: AnchoredReplica, private: AnchoredClient, vector: Tensor, round: Round
     ) -> tuple[AnchoredClient, Payload]:
         """c_m."""
-        key = round.key(UPDATE, "up")
-        encoded = self.compressor.encode(vector, round.federation.layout, key, round.place, private.warm)
+        encoded = round.encode(UPDATE, self.compressor, vector, private.warm)
         return AnchoredClient(private.version, private.F, warm=encoded.warm), encoded.payload
 
     def answer(

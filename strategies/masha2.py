@@ -77,8 +77,7 @@ class MASHA2(Anchored):
     ) -> tuple[AnchoredClient, Payload]:
         """c_m; e_m keeps the rest."""
         a = vector * replica.gamma if private.e is None else vector * replica.gamma + private.e
-        key = round.key(UPDATE, "up")
-        encoded = self.operator.encode(a, round.federation.layout, key, round.place, private.warm)
+        encoded = round.encode(UPDATE, self.operator, a, private.warm)
         return replace(private, e=a - encoded.decoded, warm=encoded.warm), encoded.payload
 
     def answer(

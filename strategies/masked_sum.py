@@ -18,11 +18,10 @@ def encode_sum(vector: Tensor, up: Compressor, down: Compressor, round: Round) -
     for the receiver draws the mask too, and without a second sparsifier. What else the vector holds is dropped, so it
     must be zero there, or be kept as an error.
     """
-    layout, key = round.federation.layout, round.key(UPDATE, "down", SHARED)
-    places = _places(up, round)
+    layout, places = round.federation.layout, _places(up, round)
     sent = vector if places is None else vector[places.to(vector.device)]
     inner = layout if places is None else Layout.flat(len(places))
-    encoded = down.encode(sent.to(round.federation.dtype), inner, key)
+    encoded = round.encode(UPDATE, down, sent.to(round.federation.dtype), direction="down", layout=inner)
     return encoded.payload, _spread(encoded.decoded, places, layout)
 
 

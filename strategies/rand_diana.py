@@ -76,11 +76,11 @@ class RandDIANA(Estimator):
 
     def respond(self, direction: Tensor, private: RandDIANAClient, round: Round) -> tuple[RandDIANAClient, Packet]:
         """Send Q(D_i - h_i); on heads also the difference itself, which makes h_i the direction."""
-        layout, difference, h = round.federation.layout, direction - private.h, private.h
-        encoded = self.compressor.encode(difference, layout, round.key(UPDATE, "up"), round.place, private.warm)
+        difference, h = direction - private.h, private.h
+        encoded = round.encode(UPDATE, self.compressor, difference, private.warm)
         uplink = {UPDATE: encoded.payload}
-        if coin(round.key(REFRESH).at("coin"), self._probability(layout)):
-            refresh = Identity().encode(difference, layout, round.key(REFRESH, "up"))
+        if coin(round.key(REFRESH).at("coin"), self._probability(round.federation.layout)):
+            refresh = round.encode(REFRESH, Identity(), difference)
             uplink[REFRESH], h = refresh.payload, h + refresh.decoded
         return RandDIANAClient(h, encoded.warm), uplink
 

@@ -51,8 +51,7 @@ class Tracking(Estimator):
 
     def compress(self, vector: Tensor, warm: Any, round: Round) -> tuple[Encoded, Packet]:
         """c_i = C(vector), and the uplink that carries it."""
-        key = round.key(UPDATE, "up")
-        encoded = self.contraction.encode(vector, round.federation.layout, key, round.place, warm)
+        encoded = round.encode(UPDATE, self.contraction, vector, warm)
         return encoded, {UPDATE: encoded.payload}
 
     def aggregate(
