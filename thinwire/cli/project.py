@@ -25,11 +25,14 @@ class {class_name}(Task):
     """Tell two half moons apart. Each field is an option: `--set task.noise=0.2`, or a key below [task] in run.toml."""
 
     noise: float = 0.15  # standard deviation around the moons
-    hidden: int = 32  # width of the hidden layer
+    hidden: int = 64  # width of the hidden layers
 
     def model(self):
         """A new model. Its first weights count on the server only; clients receive theirs."""
-        return nn.Sequential(nn.Linear(2, self.hidden), nn.Tanh(), nn.Linear(self.hidden, 2))
+        width = self.hidden
+        return nn.Sequential(
+            nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)
+        )
 
     def train_examples(self, partition, partitions, seed):
         """What one client has: read your own data here, from a folder that an option names.
@@ -143,12 +146,12 @@ def project(name: str) -> Mapping[str, str]:
     class_name = "".join(word.capitalize() for word in module.split("_"))
     names = {"module": module, "class_name": class_name, "clients": CLIENTS}
     task = {"name": f"{module}:{class_name}"}
-    run = {"rounds": 60, "clients": CLIENTS, "uplink": {"name": "top-k", "fraction": 0.1}, "task": task}
-    run["downlink"] = {"name": "top-k", "fraction": 0.1}
+    thin = {"name": "top-k", "fraction": 0.05}
+    run = {"rounds": 60, "clients": CLIENTS, "uplink": thin, "downlink": thin, "local": {"steps": 10, "rate": 0.2}}
     return {
         f"{module}.py": TASK.format(**names),
         f"test_{module}.py": TEST.format(**names),
-        "run.toml": run_toml(run),
+        "run.toml": run_toml({**run, "task": task}),
         "client.toml": client_toml({"task": task}),
         "README.md": README.format(**names),
     }
