@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17thinwire/v1/fleet.proto\x12\x0bthinwire.v1\"c\n\x0e\x43onnectRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.thinwire.v1.OpenH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.thinwire.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\xbc\x01\n\x0f\x43onnectResponse\x12%\n\x06opened\x18\x01 \x01(\x0b\x32\x13.thinwire.v1.OpenedH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.thinwire.v1.FrameH\x00\x12\'\n\x07refused\x18\x03 \x01(\x0b\x32\x14.thinwire.v1.RefusedH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.thinwire.v1.FinishedH\x00\x42\t\n\x07\x63ontent\"Y\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0c\n\x04held\x18\x05 \x03(\t\"R\n\x06Opened\x12\x0c\n\x04node\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\r\x12\x15\n\rmessage_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wanted\x18\x04 \x03(\t\"(\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05retry\x18\x02 \x01(\x08\"\x1a\n\x08\x46inished\x12\x0e\n\x06reason\x18\x01 \x01(\t\"L\n\x05\x46rame\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63hunk\x18\x04 \x01(\x0c\"0\n\x06Header\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x15\n\rsegment_bytes\x18\x02 \x03(\x04\x32X\n\x0c\x46leetService\x12H\n\x07\x43onnect\x12\x1b.thinwire.v1.ConnectRequest\x1a\x1c.thinwire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17thinwire/v1/fleet.proto\x12\x0bthinwire.v1\"c\n\x0e\x43onnectRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.thinwire.v1.OpenH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.thinwire.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\xe1\x01\n\x0f\x43onnectResponse\x12%\n\x06opened\x18\x01 \x01(\x0b\x32\x13.thinwire.v1.OpenedH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.thinwire.v1.FrameH\x00\x12\'\n\x07refused\x18\x03 \x01(\x0b\x32\x14.thinwire.v1.RefusedH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.thinwire.v1.FinishedH\x00\x12#\n\x05heard\x18\x05 \x01(\x0b\x32\x12.thinwire.v1.HeardH\x00\x42\t\n\x07\x63ontent\"h\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0c\n\x04held\x18\x05 \x03(\t\x12\r\n\x05knock\x18\x06 \x01(\x08\"R\n\x06Opened\x12\x0c\n\x04node\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\r\x12\x15\n\rmessage_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wanted\x18\x04 \x03(\t\"\'\n\x05Heard\x12\x10\n\x08software\x18\x01 \x01(\t\x12\x0c\n\x04time\x18\x02 \x01(\x01\"(\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05retry\x18\x02 \x01(\x08\"\x1a\n\x08\x46inished\x12\x0e\n\x06reason\x18\x01 \x01(\t\"L\n\x05\x46rame\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63hunk\x18\x04 \x01(\x0c\"0\n\x06Header\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x15\n\rsegment_bytes\x18\x02 \x03(\x04\x32X\n\x0c\x46leetService\x12H\n\x07\x43onnect\x12\x1b.thinwire.v1.ConnectRequest\x1a\x1c.thinwire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTREQUEST']._serialized_start=40
   _globals['_CONNECTREQUEST']._serialized_end=139
   _globals['_CONNECTRESPONSE']._serialized_start=142
-  _globals['_CONNECTRESPONSE']._serialized_end=330
-  _globals['_OPEN']._serialized_start=332
-  _globals['_OPEN']._serialized_end=421
-  _globals['_OPENED']._serialized_start=423
-  _globals['_OPENED']._serialized_end=505
-  _globals['_REFUSED']._serialized_start=507
-  _globals['_REFUSED']._serialized_end=547
-  _globals['_FINISHED']._serialized_start=549
-  _globals['_FINISHED']._serialized_end=575
-  _globals['_FRAME']._serialized_start=577
-  _globals['_FRAME']._serialized_end=653
-  _globals['_HEADER']._serialized_start=655
-  _globals['_HEADER']._serialized_end=703
-  _globals['_FLEETSERVICE']._serialized_start=705
-  _globals['_FLEETSERVICE']._serialized_end=793
+  _globals['_CONNECTRESPONSE']._serialized_end=367
+  _globals['_OPEN']._serialized_start=369
+  _globals['_OPEN']._serialized_end=473
+  _globals['_OPENED']._serialized_start=475
+  _globals['_OPENED']._serialized_end=557
+  _globals['_HEARD']._serialized_start=559
+  _globals['_HEARD']._serialized_end=598
+  _globals['_REFUSED']._serialized_start=600
+  _globals['_REFUSED']._serialized_end=640
+  _globals['_FINISHED']._serialized_start=642
+  _globals['_FINISHED']._serialized_end=668
+  _globals['_FRAME']._serialized_start=670
+  _globals['_FRAME']._serialized_end=746
+  _globals['_HEADER']._serialized_start=748
+  _globals['_HEADER']._serialized_end=796
+  _globals['_FLEETSERVICE']._serialized_start=798
+  _globals['_FLEETSERVICE']._serialized_end=886
 # @@protoc_insertion_point(module_scope)

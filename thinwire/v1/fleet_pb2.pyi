@@ -14,30 +14,34 @@ class ConnectRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class ConnectResponse(_message.Message):
-    __slots__ = ("opened", "frame", "refused", "finished")
+    __slots__ = ("opened", "frame", "refused", "finished", "heard")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     frame: Frame
     refused: Refused
     finished: Finished
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
+    heard: Heard
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "software", "identity", "token", "held")
+    __slots__ = ("protocol", "software", "identity", "token", "held", "knock")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    KNOCK_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     software: str
     identity: str
     token: str
     held: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ..., identity: _Optional[str] = ..., token: _Optional[str] = ..., held: _Optional[_Iterable[str]] = ...) -> None: ...
+    knock: bool
+    def __init__(self, protocol: _Optional[int] = ..., software: _Optional[str] = ..., identity: _Optional[str] = ..., token: _Optional[str] = ..., held: _Optional[_Iterable[str]] = ..., knock: bool = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("node", "chunk_bytes", "message_bytes", "wanted")
@@ -50,6 +54,14 @@ class Opened(_message.Message):
     message_bytes: int
     wanted: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, node: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., wanted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Heard(_message.Message):
+    __slots__ = ("software", "time")
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    software: str
+    time: float
+    def __init__(self, software: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason", "retry")
