@@ -105,7 +105,7 @@ class FleetSession:
         """Dial again and again, with longer and longer waits while nobody answers."""
         reached = time.monotonic()
         wait_seconds = self._options.first_wait_seconds
-        credentials = _credentials(self._options)
+        credentials = credentials_of(self._options)
         lookout = _lookout(self._options)
         while not self._stopping.is_set():
             verdict = self._connect_once(credentials)
@@ -128,12 +128,7 @@ class FleetSession:
     def _connect_once(self, credentials: Any) -> Verdict:
         """One connection, from dialling to its end."""
         options = self._options
-        channel_options = _channel_options(options)
-        if credentials is None:
-            channel = grpc.insecure_channel(options.address, channel_options)
-        else:
-            channel = grpc.secure_channel(options.address, credentials, channel_options)
-        with channel:
+        with channel_to(options, credentials) as channel:
             stub = FleetServiceStub(channel)  # type: ignore[no-untyped-call]
             stream = Stream(stub.Connect, self._worker, options.identity, options.token, options.message_bytes)
             with self._lock:
@@ -183,12 +178,20 @@ def _channel_options(options: SessionOptions) -> list[tuple[str, Any]]:
     return found
 
 
+def channel_to(options: SessionOptions, credentials: Any) -> Any:
+    """A channel to the server, closed with its context; ``credentials`` are those of ``credentials_of``."""
+    channel_options = _channel_options(options)
+    if credentials is None:
+        return grpc.insecure_channel(options.address, channel_options)
+    return grpc.secure_channel(options.address, credentials, channel_options)
+
+
 def _lookout(options: SessionOptions) -> Lookout:
     return Lookout(options.address, options.ca, options.certificate, options.key, options.server_name)
 
 
-def _credentials(options: SessionOptions) -> Any:
-    """gRPC's credentials, None without TLS. Raises ConfigError for files that cannot be read."""
+def credentials_of(options: SessionOptions) -> Any:
+    """gRPC's credentials, None without TLS. Raises ConfigError for files that cannot be read or are out of time."""
     check_pair(options.certificate, options.key, "client")
     check_authority(options.ca, "CA certificate")
     ca = read(options.ca, "CA certificate")

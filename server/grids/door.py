@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+import thinwire
 from server.grids.mailbox import Mailbox
 from server.grids.options import FleetOptions
 from server.grids.streams import Events, Stream, refused
 from server.grids.turnstile import Damper, Turnstile, address_of
 from thinwire.certificates import Shown, revoked_serials
 from thinwire.errors import ConfigError
-from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Finished, Open
+from thinwire.v1.fleet_pb2 import ConnectRequest, ConnectResponse, Finished, Heard, Open
 from thinwire.wire.endpoint import MOST_IDENTITY_BYTES, fault_of_identity
 from thinwire.wire.frames import PROTOCOL
 from thinwire.wire.room import Room
@@ -110,7 +112,7 @@ class Door:
             log.exception("the events callback failed on %r", kind)
 
     async def _admit(self, context: Any) -> Open | ConnectResponse:
-        """The client's first word, or what it is refused with."""
+        """The client's first word, or what it is answered with instead of a stream."""
         address = address_of(context.peer())
         if self._open > self._rules.connections:
             return self._turn_away("", f"{self._rules.connections} connections are open already, the most there may be")
@@ -136,6 +138,8 @@ class Door:
             )
         if self._finished is not None:
             return ConnectResponse(finished=Finished(reason=self._finished))
+        if opening.knock:
+            return ConnectResponse(heard=Heard(software=f"thinwire {thinwire.__version__}", time=time.time()))
         return opening
 
     def _fault(self, opening: Open, context: Any) -> str | None:
