@@ -117,6 +117,10 @@ class DiskClientStore:
         self._folder = root / run / client
         self._made = False  # at the first write: a server that names runs fills no disk with folders
 
+    def exists(self) -> bool:
+        """Whether anything was ever written."""
+        return self._made or self._folder.exists()
+
     def read(self, slot: str) -> Any | None:
         """The value last written, or None when it is absent or damaged."""
         try:

@@ -17,8 +17,10 @@ def each_block(count: int, size: int, work: Callable[[int, int], T], fewest: int
     less than ``fewest`` blocks no thread is started: it would take longer than the work.
     """
     spans = [(start, min(start + size, count)) for start in range(0, count, size)]
+    if len(spans) < max(2, fewest):  # first: to count processors takes longer than most short vectors
+        return [work(start, stop) for start, stop in spans]
     threads = min(torch.get_num_threads(), os.cpu_count() or 1, len(spans))
-    if threads < 2 or len(spans) < fewest:
+    if threads < 2:
         return [work(start, stop) for start, stop in spans]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda span: work(*span), spans))

@@ -12,7 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.random import Key, permutation
 
 Indices = NDArray[np.int64]
-Kind = Literal["iid", "dirichlet", "shards", "natural", "all"]
+Kind = Literal["iid", "dirichlet", "shards", "natural", "all", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,24 @@ class Scheme:
     iid: equal shares of a random order. dirichlet: each class by proportions from Dirichlet(alpha) (Hsu et al. 2019).
     shards: sorted by label, cut, ``shards`` pieces per client (McMahan et al. 2017); the last few examples that fill no
     piece are left out. natural: by an id that each example carries (a writer, a hospital); ids in ascending order, one
-    to a client after the other. all: every client has everything, for real clients whose data are all their own.
+    to a client after the other. all: every client has everything, for real clients whose data are all their own. drawn:
+    each client draws its own mix of classes from Dirichlet(alpha) and then ``drawn`` examples by it, with replacement:
+    clients share examples, so that there may be any number of them, and each one's share is made when it is asked for.
     """
 
     kind: Kind = "iid"
     alpha: float = 0.3  # concentration, above 0; small is uneven
     shards: int = 2  # pieces per client
     minimum: int = 1  # examples that every client has at least; the largest shares give, but not those by natural id
+    drawn: int = 20  # examples that a client draws
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
             raise ValueError(f"alpha = {self.alpha} is not above 0")
-        if self.shards < 1 or self.minimum < 1:
-            raise ValueError(f"shards = {self.shards} and minimum = {self.minimum} must be at least 1")
+        if self.shards < 1 or self.minimum < 1 or self.drawn < 1:
+            raise ValueError(
+                f"shards = {self.shards}, minimum = {self.minimum} and drawn = {self.drawn} must be at least 1"
+            )
 
 
 def divide(scheme: Scheme, groups: NDArray[Any], partitions: int, seed: int) -> tuple[Indices, ...]:
@@ -43,15 +48,44 @@ def divide(scheme: Scheme, groups: NDArray[Any], partitions: int, seed: int) -> 
     ``groups`` holds one integer per example: its label, or its natural id where the scheme is ``natural``; labels do
     not matter to ``iid`` and ``all``. The draws of ``dirichlet`` and ``shards`` come from NumPy through flwr-datasets:
     hosts need the same versions. Raises ConfigError when those lack their package, and when there are too few examples
-    or ids.
+    or ids. Not for ``drawn``, which divides nothing: ``draw``.
     """
+    assert scheme.kind != "drawn", "clients that share examples draw them"
     if partitions < 1:
         raise ConfigError(f"partitions = {partitions} is below 1")
     if scheme.kind != "all" and partitions * scheme.minimum > len(groups):
         raise ConfigError(
-            f"{len(groups)} examples are too few for {partitions} clients with at least {scheme.minimum} each"
+            f"{len(groups)} examples are too few for {partitions} clients with at least {scheme.minimum} each; "
+            "partition = 'drawn' lets clients share examples"
         )
     return _divide(scheme, np.ascontiguousarray(groups, dtype=np.int64).tobytes(), partitions, seed)
+
+
+def draw(scheme: Scheme, labels: NDArray[Any], partition: int, seed: int) -> Indices:
+    """The indices (int64, ``scheme.drawn`` of them, some perhaps twice) of one client under ``drawn``.
+
+    They depend on the seed and the client's number only, not on how many clients there are. The draws come from NumPy:
+    hosts need the same version. Hsu, Qi, Brown, "Measuring the effects of non-identical data distribution for federated
+    visual classification", 2019, https://arxiv.org/abs/1909.06335, with replacement.
+    """
+    key = Key(seed, "partition/drawn", client=partition)
+    random = np.random.Generator(np.random.Philox(key=np.frombuffer(key.digest(), dtype="<u8").astype(np.uint64)))
+    order, starts, counts = _by_class(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
+    # Gamma(a) is Gamma(a + 1) U^(1/a): in logarithms, for with a small concentration all classes would round to zero
+    shape = scheme.alpha
+    logarithms = np.log(random.gamma(shape + 1, size=len(counts))) + np.log1p(-random.random(len(counts))) / shape
+    mix = np.exp(logarithms - logarithms.max())
+    chosen = random.choice(len(counts), size=scheme.drawn, p=mix / mix.sum())
+    within = (random.random(scheme.drawn) * counts[chosen]).astype(np.int64)
+    return _sealed(order[starts[chosen] + within])
+
+
+@lru_cache(maxsize=4)
+def _by_class(labels: bytes) -> tuple[Indices, Indices, Indices]:
+    """The examples class by class, where each class starts among them, and how many it has."""
+    values = np.frombuffer(labels, dtype=np.int64)
+    counts = np.unique(values, return_counts=True)[1]
+    return np.argsort(values, kind="stable"), np.cumsum(counts) - counts, counts
 
 
 @lru_cache(maxsize=16)

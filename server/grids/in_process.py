@@ -1,11 +1,11 @@
-"""Flower's Grid without a network: virtual nodes whose ClientApp is called directly, one after the other."""
+"""Flower's Grid without a network: virtual nodes whose ClientApp is called directly, or in worker processes."""
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Message, RecordDict
 
+from server.grids.answers import Answers, OfApp, VirtualNode
 from thinwire.errors import ConfigError, RoundError
 from thinwire.flower import (
     NODE_UNAVAILABLE,
@@ -14,12 +14,8 @@ from thinwire.flower import (
     Run,
     Scalar,
     addressed,
-    answer,
-    detached,
     enter_run,
     error_reply,
-    make_message,
-    new_context,
     node_id,
     node_info,
     request,
@@ -27,25 +23,17 @@ from thinwire.flower import (
 from thinwire.grid import WaitingGrid
 
 
-@dataclass
-class VirtualNode:
-    """One client of a simulation."""
-
-    index: int
-    identity: str
-    context: Context
-
-
 class InProcessGrid(WaitingGrid):
-    """Nodes in the order of their index; an app runs when its reply is pulled, in node order: same run, same bits.
+    """Nodes in the order of their index, and so are the replies: same run, same bits, whoever computes them.
 
-    Time is not simulated: timeouts and times to live never cut a round short. Records are the app's own copy, the
-    arrays' bytes are shared. An exception in the app becomes an Error reply; KeyboardInterrupt passes through.
+    An app runs when its reply is pulled; worker processes begin when they are asked. Time is not simulated: timeouts
+    and times to live never cut a round short. An exception in the app becomes an Error reply; KeyboardInterrupt passes
+    through.
     """
 
     def __init__(
         self,
-        app: App,
+        app: App | Answers,
         nodes: int,
         run_id: int,
         run_config: Mapping[str, Scalar] | None = None,
@@ -58,15 +46,14 @@ class InProcessGrid(WaitingGrid):
         names = [f"client-{index}" for index in range(nodes)] if identities is None else list(identities)
         if nodes < 1 or len(names) != nodes or len(set(names)) != nodes:
             raise ConfigError(f"{nodes} nodes with {len(set(names))} different identities; one each, at least one")
-        self._app = app
+        self._answers = app if isinstance(app, Answers) else OfApp(app, run_id, nodes, run_config)
         self._run = enter_run(run_id)
         self._rejected: dict[int, str] = {}
         self._waiting: dict[str, Message] = {}  # in the order of the pushes
         self._nodes: dict[int, VirtualNode] = {}
         for index, name in enumerate(names):
-            config: dict[str, Scalar] = {"partition-id": index, "num-partitions": nodes, "client-id": name}
             node = node_id(run_id, name)
-            self._nodes[node] = VirtualNode(index, name, new_context(run_id, node, config, run_config))
+            self._nodes[node] = VirtualNode(node, index, name)
 
     @property
     def run(self) -> Run:
@@ -93,13 +80,20 @@ class InProcessGrid(WaitingGrid):
         """The nodes with their identities as names."""
         return [node_info(node, self._nodes[node].identity, True) for node in self.get_node_ids()]
 
+    def node(self, number: int) -> VirtualNode | None:
+        """The node of that id."""
+        return self._nodes.get(number)
+
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Keep the messages; nothing runs before the replies are pulled."""
+        """Take the messages."""
         message_ids = []
         for message in messages:
             message_id = secrets.token_hex(12)
-            self._waiting[message_id] = addressed(message, self._run.run_id, message_id)
+            own = self._waiting[message_id] = addressed(message, self._run.run_id, message_id)
             message_ids.append(message_id)
+            node = self._reached(own)
+            if node is not None:
+                self._answers.begin(own, node)
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -127,7 +121,8 @@ class InProcessGrid(WaitingGrid):
     def forget_messages(self, message_ids: Iterable[str]) -> None:
         """These will never run."""
         for message_id in message_ids:
-            self._waiting.pop(message_id, None)
+            if self._waiting.pop(message_id, None) is not None:
+                self._answers.forget(message_id)
 
     def reject(self, node_id: int, reason: str) -> None:
         """Leave a node out from now on; messages to it are answered with an Error."""
@@ -136,20 +131,23 @@ class InProcessGrid(WaitingGrid):
     def close(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
+        self._answers.close()
 
     def _index(self, message_id: str) -> int:
         """The node's index of a waiting message; unknown nodes come last."""
         node = self._nodes.get(self._waiting[message_id].metadata.dst_node_id)
         return len(self._nodes) if node is None else node.index
 
+    def _reached(self, message: Message) -> VirtualNode | None:
+        """The node that a message gets to."""
+        number = message.metadata.dst_node_id
+        return None if number in self._rejected else self._nodes.get(number)
+
     def _answer(self, message: Message) -> Message:
         asked = message.metadata
-        node = self._nodes.get(asked.dst_node_id)
-        if node is None:
-            return error_reply(asked, NODE_UNAVAILABLE, "no such node")
-        if asked.dst_node_id in self._rejected:
-            return error_reply(asked, NODE_UNAVAILABLE, f"rejected: {self._rejected[asked.dst_node_id]}")
-        reply = answer(self._app, make_message(asked, content=detached(message.content)), node.context)
-        if reply.has_content():
-            reply.content = detached(reply.content)
-        return reply
+        node = self._reached(message)
+        if node is not None:
+            return self._answers.finish(message, node)
+        self._answers.forget(asked.message_id)
+        reason = self._rejected.get(asked.dst_node_id)
+        return error_reply(asked, NODE_UNAVAILABLE, "no such node" if reason is None else f"rejected: {reason}")

@@ -4,18 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
-from flwr.app import Context, Message
 from rich.console import Console
 
-from client.app import respond
-from client.desk import Desk
-from client.participant import Shelf
-from client.store import ClientStore, MemoryClientStore
-from client.workshop import Workshops
+from client.virtual import VirtualClients
 from server.evaluation import ServerModel
+from server.grids.answers import Answers, OfClients
 from server.grids.in_process import InProcessGrid
+from server.grids.worker_processes import WorkerProcesses
 from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
@@ -23,11 +21,13 @@ from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
+from thinwire.errors import ConfigError
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
 YARDSTICK = "dense FedAvg"
-GATHER_SECONDS = 1.0  # virtual clients are there at once, or never
+GATHER_SECONDS = 3600.0  # virtual clients are all there; thousands of welcomes take their time
+CLIENTS = "clients"  # folder of the run directory where client states lie that find no room in memory, while it runs
 
 
 def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool) -> Outcome:
@@ -78,10 +78,15 @@ def _is_dense_fedavg(config: RunConfig) -> bool:
     )
 
 
-def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto") -> Outcome:
-    """One run in this process; writes its run directory (config, metrics per round, final model)."""
+def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto", workers: int = 1) -> Outcome:
+    """One run; writes its run directory (config, metrics per round, final model).
+
+    The clients live in this process, or in ``workers`` of their own: the same model and the same bytes.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers = {workers} is below 1")
     model, strategy = _open(config, device)
-    folder = RunDirectory(path, durable=False)
+    folder = RunDirectory(path, durable=False, keep_events=config.record.events)
     totals = Totals()
     progress = watcher(title or str(config.method["name"]), config.rounds)
 
@@ -89,16 +94,23 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
+    grid: InProcessGrid | None = None
     try:
         folder.write_config(to_options(config))
         strategy.of_run(new_run(), folder, on_round)
-        grid = InProcessGrid(virtual_clients(config, device), config.clients, run_id=1)
+        grid = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
         result = strategy.start(
             grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
         )
         folder.save_model(from_arrays(result.arrays))
+    except BaseException as error:
+        folder.failed(error)
+        raise
     finally:
         progress.close()
+        if grid is not None:
+            grid.close()
+        rmtree(path / CLIENTS, ignore_errors=True)  # a simulation is not resumed
         folder.close()
     return Outcome(config, totals, path)
 
@@ -109,31 +121,17 @@ def _open(config: RunConfig, device: str) -> tuple[ServerModel, MethodStrategy]:
     return model, MethodStrategy(config, layout=model.layout, buffers=model.buffers)
 
 
-class VirtualClients:
-    """The ClientApp of a simulation: one desk per node, one workshop and one replica for all."""
-
-    def __init__(self, config: RunConfig, device: str) -> None:
-        self._workshops = Workshops(config.task, device)
-        self._task = str(config.task.get("name", ""))
-        self._shelf = Shelf()
-        self._desks: dict[str, Desk] = {}
-
-    def __call__(self, message: Message, context: Context) -> Message:
-        """Answer as the node that the context names."""
-        name = str(context.node_config["client-id"])
-        if name not in self._desks:
-            store = MemoryClientStore()
-            self._desks[name] = Desk(name, self._task, self._workshops.open, _always(store), lambda: self._shelf)
-        return respond(self._desks[name], message)
+def virtual_clients(config: RunConfig, device: str = "auto", folder: Path | None = None) -> VirtualClients:
+    """Virtual clients for an in-process grid; with a folder, their memory does not grow with their number."""
+    return VirtualClients(config.task, device, folder)
 
 
-def _always(store: ClientStore) -> Any:
-    return lambda run: store
-
-
-def virtual_clients(config: RunConfig, device: str = "auto") -> VirtualClients:
-    """Virtual clients for an in-process grid."""
-    return VirtualClients(config, device)
+def _answers(config: RunConfig, device: str, folder: Path, workers: int) -> Answers:
+    """The clients in this process, or in so many others."""
+    if workers == 1:
+        return OfClients(virtual_clients(config, device, folder).answer)
+    settings = {"task": config.task, "device": device, "folder": str(folder.absolute())}
+    return WorkerProcesses("client.virtual_worker", settings, workers)
 
 
 __all__ = ["dense_fedavg", "run_simulation", "simulate", "virtual_clients"]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinwire.errors import ConfigError
-from thinwire.partition import Scheme, divide
+from thinwire.partition import Scheme, divide, draw
 from thinwire.random import Key, permutation
 from thinwire.tasks.base import Examples
 from thinwire.tasks.examples import TensorExamples
@@ -57,6 +57,8 @@ def share(examples: TensorExamples, scheme: Scheme, partition: int, partitions: 
     if not 0 <= partition < partitions:
         raise ConfigError(f"partition {partition} is not one of 0 to {partitions - 1}")
     labels = examples.tensors[-1].cpu().numpy()
+    if scheme.kind == "drawn":
+        return examples.subset(draw(scheme, labels, partition, seed))
     return examples.subset(divide(scheme, labels, partitions, seed)[partition])
 
 

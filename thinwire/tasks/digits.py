@@ -1,7 +1,7 @@
 """The digits that come with scikit-learn: a first run that downloads nothing."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -24,10 +24,11 @@ class Digits(Task):
     name: ClassVar[str] = "digits"
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
     dropout: float = 0.0  # share of hidden units dropped, in [0, 1)
-    partition: Literal["dirichlet", "iid", "shards", "all"] = "dirichlet"
-    alpha: float = 0.3  # of dirichlet: concentration, small is uneven
+    partition: Literal["dirichlet", "iid", "shards", "all", "drawn"] = "dirichlet"
+    alpha: float = 0.3  # of dirichlet and drawn: concentration, small is uneven
     shards: int = 2  # of shards: pieces per client
     minimum: int = 1  # examples that every client has at least
+    drawn: int = 20  # of drawn: examples of each client, from a pool that all share
     test_fraction: float = 0.2  # held out for the server
     client_test_fraction: float = 0.0  # held out of each client's own share, for evaluation on the clients
 
@@ -37,7 +38,7 @@ class Digits(Task):
             raise ValueError(f"test_fraction = {self.test_fraction} is not in (0, 1)")
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden = {self.hidden} has a width below 1")
-        self._scheme  # noqa: B018  checks alpha, shards and minimum
+        self._scheme  # noqa: B018  checks alpha, shards, minimum and drawn
 
     def model(self) -> nn.Module:
         """Linear layers with ReLU between them."""
@@ -70,16 +71,22 @@ class Digits(Task):
 
     @property
     def _scheme(self) -> Scheme:
-        return Scheme(self.partition, self.alpha, self.shards, self.minimum)
+        return Scheme(self.partition, self.alpha, self.shards, self.minimum, self.drawn)
 
     def _split(self) -> tuple[TensorExamples, TensorExamples]:
-        return hold_out(_all_digits(), self.test_fraction, Key(0, "digits/test"))
+        return _split_digits(self.test_fraction)
 
     def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
         own = share(self._split()[0], self._scheme, partition, partitions, seed)
         if not self.client_test_fraction:
             return own, None
         return hold_out(own, self.client_test_fraction, Key(seed, "digits/client test", client=partition))
+
+
+@lru_cache(maxsize=4)
+def _split_digits(test_fraction: float) -> tuple[TensorExamples, TensorExamples]:
+    """(train, test), read only: a simulation asks for them once for every client."""
+    return hold_out(_all_digits(), test_fraction, Key(0, "digits/test"))
 
 
 @cache

@@ -29,10 +29,11 @@ class IdxImages(Task):
     classes: int = 10  # labels are 0 to classes - 1
     channels: tuple[int, int] = (16, 32)  # of the two convolutions
     norm: Literal["none", "batch"] = "none"  # normalisation after each convolution; batch has buffers
-    partition: Literal["dirichlet", "iid", "shards", "all"] = "dirichlet"
-    alpha: float = 0.3  # of dirichlet: concentration, small is uneven
+    partition: Literal["dirichlet", "iid", "shards", "all", "drawn"] = "dirichlet"
+    alpha: float = 0.3  # of dirichlet and drawn: concentration, small is uneven
     shards: int = 2  # of shards: pieces per client
     minimum: int = 1  # examples that every client has at least
+    drawn: int = 20  # of drawn: examples of each client, from a pool that all share
     test_fraction: float = 0.2  # held out for the server where the folder has one set only
     client_test_fraction: float = 0.0  # held out of each client's own share, for evaluation on the clients
 
@@ -44,7 +45,7 @@ class IdxImages(Task):
             raise ValueError(f"size = {self.size}: two halvings need at least 4 pixels each way")
         if not 2 <= self.classes <= 256 or min(self.channels) < 1:
             raise ValueError(f"classes = {self.classes} must be in 2 to 256, channels = {self.channels} at least 1")
-        self._scheme  # noqa: B018  checks alpha, shards and minimum
+        self._scheme  # noqa: B018  checks alpha, shards, minimum and drawn
 
     def model(self) -> nn.Module:
         """Convolution, normalisation, ReLU and halving, twice; then a linear layer."""
@@ -80,7 +81,7 @@ class IdxImages(Task):
 
     @property
     def _scheme(self) -> Scheme:
-        return Scheme(self.partition, self.alpha, self.shards, self.minimum)
+        return Scheme(self.partition, self.alpha, self.shards, self.minimum, self.drawn)
 
     def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
         own = share(self._sets()[0], self._scheme, partition, partitions, seed)

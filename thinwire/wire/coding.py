@@ -5,6 +5,7 @@ not say how many symbols it holds: the decoder is told, by a count that it has a
 """
 
 import struct
+import threading
 from collections.abc import Sequence
 
 import constriction
@@ -142,8 +143,22 @@ def _unpack_plain(data: bytes, width: int, out: Bytes) -> None:
 
 
 def _compressor() -> zstandard.ZstdCompressor:
-    """Level 1 for long input; left to itself it would look for matches in a block this short, and pay for them."""
-    return zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters.from_level(1))
+    """Level 1 for long input; left to itself it would look for matches in a block this short, and pay for them.
+
+    One for each thread, which may not share it: to make one takes as long as to compress a short block.
+    """
+    return _OWN.compressor
+
+
+class _Own(threading.local):
+    """What each thread makes for itself."""
+
+    def __init__(self) -> None:
+        level = zstandard.ZstdCompressionParameters.from_level(1)
+        self.compressor = zstandard.ZstdCompressor(compression_params=level)
+
+
+_OWN = _Own()
 
 
 def _unpack_zstd(data: bytes, count: int) -> Bytes:

@@ -1,0 +1,111 @@
+"""Many clients in one process, as a simulation has them: one model, one replica, and little for each client."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import thinwire.flower  # noqa: F401  keeps Flower quiet before it is imported
+from client.app import respond
+from client.desk import Desk
+from client.participant import Shelf
+from client.store import DiskClientStore
+from client.virtual_store import Invitations, VirtualClientStore
+from client.workshop import Workshops
+
+from flwr.app import Context, Message  # isort: skip
+
+NEAR = 256  # clients whose examples stay in memory
+STATE_BYTES = 256 << 20  # of private states that stay in memory
+
+
+class VirtualClients:
+    """Clients by name. The memory that they take does not grow with their number, where there is a ``folder``.
+
+    Private states stay in memory up to ``state_bytes``; those of the clients that were asked longest ago go to the
+    folder. With ``through`` each state is on disk before it is answered with, for a process that may be killed. The
+    examples of the last ``near`` clients stay, the others' are made anew. Usable as a ClientApp, whose node config
+    names the client (``client-id``).
+    """
+
+    def __init__(
+        self,
+        task: Mapping[str, Any],
+        device: str = "auto",
+        folder: Path | None = None,
+        *,
+        through: bool = False,
+        state_bytes: int = STATE_BYTES,
+        near: int = NEAR,
+    ) -> None:
+        self._workshops = Workshops(task, device)
+        self._task = str(task.get("name", ""))
+        self._folder = folder
+        self._through = through
+        self._state_bytes = state_bytes
+        self._most_near = near
+        self._shelf = Shelf()
+        self._invitations = Invitations()
+        self._desks: OrderedDict[str, Desk] = OrderedDict()  # longest ago first
+        self._stores: OrderedDict[str, VirtualClientStore] = OrderedDict()  # likewise
+        self._sizes: dict[str, int] = {}
+        self._held_bytes = 0
+
+    def answer(self, name: str, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
+        """One client's reply to one message. Raises WireError when the server sent nonsense."""
+        with self._at_desk(name) as desk:
+            return desk.answer(kind, parts)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer as the node that the context names."""
+        with self._at_desk(str(context.node_config["client-id"])) as desk:
+            return respond(desk, message)
+
+    @property
+    def state_bytes(self) -> int:
+        """About what private states take in memory now."""
+        return self._held_bytes
+
+    @contextmanager
+    def _at_desk(self, name: str) -> Iterator[Desk]:
+        """The client's desk; after its answer there is room again."""
+        desk = self._desks.pop(name, None) or Desk(
+            name, self._task, self._workshops.open, lambda run: self._store(run, name), lambda: self._shelf
+        )
+        self._desks[name] = desk
+        try:
+            yield desk
+        finally:
+            if name in self._stores:
+                self._stores.move_to_end(name)
+                size = self._stores[name].size_bytes
+                self._held_bytes += size - self._sizes.get(name, 0)
+                self._sizes[name] = size
+            self._make_room()
+
+    def _store(self, run: str, name: str) -> VirtualClientStore:
+        """A client's slots in a run; it is in one at a time."""
+        if name not in self._stores or self._stores[name].run != run:
+            disk = None if self._folder is None else DiskClientStore(self._folder, run, name)
+            self._stores[name] = VirtualClientStore(run, name, self._invitations, disk, self._through)
+        return self._stores[name]
+
+    def _make_room(self) -> None:
+        while len(self._desks) > self._most_near:
+            name, _ = self._desks.popitem(last=False)
+            if not self._sizes.get(name):
+                self._forget(name)
+        while self._folder is not None and self._held_bytes > self._state_bytes and len(self._stores) > 1:
+            name = next(iter(self._stores))
+            self._stores[name].spill()
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Let go of what a client has in memory; its participant holds the same tensors."""
+        self._held_bytes -= self._sizes.pop(name, 0)
+        self._stores.pop(name, None)
+        self._desks.pop(name, None)
+
+
+__all__ = ["VirtualClients"]
