@@ -59,13 +59,14 @@ class Admission:
         request = HelloRequest(protocol=PROTOCOL, software=thinwire.__version__, run=self.run).SerializeToString()
         self._ask([Ask(node, HELLO, {MESSAGE: request}) for node in new], {})
 
-    def gather(self, clients: int, timeout_seconds: float) -> list[str]:
-        """Wait until so many different clients are there; their names.
+    def gather(self, clients: int, timeout_seconds: float, waiting: Callable[[], None] = lambda: None) -> list[str]:
+        """Wait until so many different clients are there; their names. ``waiting`` is called while they are not.
 
         Raises ConfigError after the timeout, with the reason when a client was refused until then.
         """
         deadline = self.transport.now() + timeout_seconds
         while True:
+            waiting()
             self.greet()
             self.listen(min(1.0, timeout_seconds))
             present = sorted({self.names[node] for node in self.transport.nodes() if node in self.names})

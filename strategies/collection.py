@@ -7,6 +7,7 @@ from compressors import Payload
 from strategies.admission import Admission
 from strategies.ledger import Ledger, Uplinks
 from strategies.roster import ClientRecord, Meter
+from strategies.steering import Steering, Unsteered
 from strategies.transport import BASE, HELLO, MESSAGE, ROUND, UPLINK, WELCOME, Answer, Ask, Transport
 from thinwire.errors import WireError
 from thinwire.wire.exchange import (
@@ -27,8 +28,11 @@ REPEATS = 3  # times a client is asked again within one attempt, for a snapshot 
 class Collector:
     """Talks to the clients. Late, double and hostile answers change nothing but the record."""
 
-    def __init__(self, ledger: Ledger, transport: Transport, admission: Admission) -> None:
+    def __init__(
+        self, ledger: Ledger, transport: Transport, admission: Admission, steering: Steering | None = None
+    ) -> None:
         self.ledger = ledger
+        self.steering = steering or Unsteered()
         self.transport = transport
         self.admission = admission
         self.meter = Meter()
@@ -56,6 +60,7 @@ class Collector:
         deadline = self.transport.now() + self.ledger.config.round.deadline_seconds
         while self._waiting and (left := deadline - self.transport.now()) > 0:
             self.connect(asked)
+            self.turn_away(self.steering.unwanted())
             self._send(left)
             for index in self._given_up():
                 del self._waiting[index]
@@ -86,6 +91,21 @@ class Collector:
             for answer in self.transport.receive(1.0):
                 self.admission.hear(answer, self.meter)
                 self.connect(due)
+
+    def attend(self, seconds: float) -> None:
+        """Let clients come and go for at most so long; while no round is open."""
+        due = range(len(self.ledger.roster.clients))
+        self.connect(due)
+        for answer in self.transport.receive(seconds):
+            self.admission.hear(answer, self.meter)
+            self.connect(due)
+
+    def turn_away(self, unwanted: Mapping[str, str]) -> None:
+        """Clients that must go: whoever is there is told why, now."""
+        for name, reason in unwanted.items():
+            record = self.ledger.roster.named(name)
+            if record is not None and record.node is not None and record.node not in self.admission.refused:
+                self.admission.refuse(record.node, reason)
 
     def _seat(self, nodes: set[int]) -> None:
         """Another set of nodes than before: who came, who went."""
@@ -211,6 +231,7 @@ class Collector:
         record.frozen_digest = ledger.replicated.frozen_digest
         self.metrics[record.index] = finite(reply.metrics)
         self.seconds[record.index] = self.transport.now() - self._sent[record.index]
+        self.steering.replied(record.index)
 
     def _oblige(self, reply: RoundReply, record: ClientRecord) -> None:
         """Give a client what it says it lacks and ask again; a client that declines is absent."""

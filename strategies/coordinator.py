@@ -12,6 +12,7 @@ from strategies.admission import Admission
 from strategies.collection import Collector, finite
 from strategies.ledger import Ledger
 from strategies.roster import ClientRecord, Meter
+from strategies.steering import Steering, Unsteered
 from strategies.transport import BASE, EVALUATE, MESSAGE, Answer, Ask, Transport
 from thinwire.errors import RoundError, WireError
 from thinwire.wire.exchange import (
@@ -46,29 +47,41 @@ class Decided:
 class Coordinator:
     """Runs rounds of a ledger over a transport. One instance is one server process's view of one run."""
 
-    def __init__(self, ledger: Ledger, transport: Transport, admission: Admission) -> None:
+    def __init__(
+        self, ledger: Ledger, transport: Transport, admission: Admission, steering: Steering | None = None
+    ) -> None:
         self.ledger = ledger
         self.transport = transport
-        self.collector = Collector(ledger, transport, admission)
+        self.steering = steering or Unsteered()
+        self.collector = Collector(ledger, transport, admission, self.steering)
         ledger.bundle.method.check(ledger.federation, ledger.config.participation.fraction)
 
     def round(self) -> Decided:
-        """Ask, collect, decide. Raises RoundError when too few answer, however often the round is repeated."""
+        """Ask, collect, decide. Raises RoundError when too few answer, however often the round is repeated.
+
+        Whoever steers may end the run between two attempts: Stopped.
+        """
         ledger, number = self.ledger, self.ledger.next_round
-        started = self.transport.now()
-        attempts = ledger.config.round.retries + 1
-        for attempt in range(attempts):
+        started, attempt = self.transport.now(), 0
+        while True:
             asked = ledger.cohort(attempt)
+            self.steering.asked(number, attempt, asked)
             uplinks = self.collector.collect(attempt, asked)
             if len(uplinks) >= ledger.needed(asked):
                 replied = list(uplinks.clients)
                 ledger.decide(attempt, asked, uplinks)
+                self.steering.decided()
                 return self._sum_up(number, attempt, asked, replied, self.transport.now() - started)
+            self.steering.decided()
             ledger.store.record("round-repeated", {"round": number, "attempt": attempt, "replies": len(uplinks)})
+            if attempt >= ledger.config.round.retries:
+                break
+            self.steering.between()
+            attempt += 1
         ledger.checkpoint()
         raise RoundError(
             f"round {number}: fewer than {ledger.needed(asked)} of {len(asked)} clients answered, "
-            f"in {attempts} attempts; a checkpoint is written: resume when the clients are back, "
+            f"in {attempt + 1} attempts; a checkpoint is written: resume when the clients are back, "
             "or lower round.minimum_replies"
         )
 

@@ -22,10 +22,12 @@ from strategies.builder import build_method
 from strategies.bundle import Bundle
 from strategies.coordinator import Coordinator, Decided
 from strategies.grid_transport import GridTransport
+from strategies.helm import Helm
 from strategies.ledger import Ledger
 from strategies.ordered import in_order
 from strategies.replicated import Replicated, history_start
 from strategies.roster import Roster
+from strategies.steering import Steering, Stopped, Unsteered
 from strategies.store import MemoryStore, Store
 from thinwire.config import to_options
 from thinwire.errors import ConfigError
@@ -82,7 +84,9 @@ class MethodStrategy(Strategy):
         self._on_event = on_event
         self._run = ""
         self.coordinator: Coordinator | None = None
+        self.steering: Steering = Unsteered()
         self.resumed_rounds = 0
+        self.stopped = False  # whether whoever steers ended the last start before its time
 
     def of_run(
         self,
@@ -109,9 +113,11 @@ class MethodStrategy(Strategy):
 
         ``timeout`` bounds the wait for the clients before the first round, in seconds; each round has its own deadline
         (``round.deadline_seconds``). ``train_config`` and ``evaluate_config`` are not used: the configuration is sent
-        once, at the welcome. Returns Flower's Result. Raises ConfigError and RoundError.
+        at the welcome. Returns Flower's Result; where whoever steers ended the run, as of the last round that was
+        decided, with a checkpoint (``stopped``). Raises ConfigError and RoundError, and Stopped before there is a run.
         """
-        rounds = num_rounds or self.config.rounds
+        if num_rounds:
+            self.config = replace(self.config, rounds=num_rounds)
         dtype = DTYPES[self.config.dtype]
         tensors = from_arrays(initial_arrays)
         layout = self._layout or Layout(tuple(Entry(n, tuple(t.shape)) for n, t in tensors.items()))
@@ -122,18 +128,34 @@ class MethodStrategy(Strategy):
         ledger = coordinator.ledger
         result = Result()
         if ledger.replicated.version == 0:
-            self._evaluate(coordinator, arrays, 0, rounds, evaluate_fn, result)
-        while ledger.replicated.version < rounds:
-            decided = coordinator.round()
-            train = dict(decided.metrics.items())
-            result.train_metrics_clientapp[decided.round] = MetricRecord(dict(train))
-            metrics = self._evaluate(coordinator, arrays, decided.round, rounds, evaluate_fn, result)
-            self._store.record("round", _row(decided, metrics))
-            if self._on_round is not None:
-                self._on_round(decided, metrics)
+            self._evaluate(coordinator, arrays, 0, evaluate_fn, result)
+        try:
+            self._rounds(coordinator, arrays, evaluate_fn, result)
+        except Stopped:
+            self.stopped = True
         ledger.checkpoint()
         result.arrays = self._model(coordinator, arrays)
         return result
+
+    def _rounds(
+        self,
+        coordinator: Coordinator,
+        arrays: Arrays,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        result: Result,
+    ) -> None:
+        """All rounds that are left. Raises Stopped where whoever steers ends the run."""
+        shared = coordinator.ledger.replicated
+        while shared.version < self.config.rounds:
+            self.steering.between()
+            if shared.version >= self.config.rounds:
+                break  # there are fewer of them by now
+            decided = coordinator.round()
+            result.train_metrics_clientapp[decided.round] = MetricRecord(dict(decided.metrics))
+            metrics = self._evaluate(coordinator, arrays, decided.round, evaluate_fn, result)
+            self._store.record("round", _row(decided, metrics))
+            if self._on_round is not None:
+                self._on_round(decided, metrics)
 
     def summary(self) -> None:
         """Log what is about to run."""
@@ -171,7 +193,9 @@ class MethodStrategy(Strategy):
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
         clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in ledger.roster.clients]
         self._event("roster", {"clients": clients})  # in ascending index
-        return Coordinator(ledger, transport, admission)
+        coordinator = Coordinator(ledger, transport, admission, self.steering)
+        self.steering.open(Helm(coordinator))
+        return coordinator
 
     def _begin(
         self,
@@ -184,7 +208,8 @@ class MethodStrategy(Strategy):
         timeout_seconds: float,
     ) -> Ledger:
         """Wait for the clients, freeze the roster, weigh it, and write the first checkpoint."""
-        roster = Roster.freeze(run, admission.gather(self.config.clients, timeout_seconds))
+        names = admission.gather(self.config.clients, timeout_seconds, self.steering.gathering)
+        roster = Roster.freeze(run, names)
         by_name = {name: node for node, name in admission.names.items()}
         for record in roster.clients:
             roster.seat(record, by_name[record.name])
@@ -196,6 +221,7 @@ class MethodStrategy(Strategy):
         ):
             if transport.now() > deadline:
                 raise ConfigError(f"client {missing[0]!r} did not follow its welcome within {timeout_seconds:.0f} s")
+            self.steering.gathering()
             if not admission.busy():
                 transport.pause(0.2)
             admission.greet()
@@ -235,13 +261,12 @@ class MethodStrategy(Strategy):
         coordinator: Coordinator,
         arrays: Arrays,
         number: int,
-        rounds: int,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
         result: Result,
     ) -> dict[str, float]:
         """On the server, on the clients, or both; the server's word counts where both have one."""
         evaluation = self.config.evaluation
-        if number % evaluation.every and number != rounds:
+        if number % evaluation.every and number != self.config.rounds:
             return {}
         metrics: dict[str, float] = {}
         if evaluation.where in ("clients", "both") and number:

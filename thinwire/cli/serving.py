@@ -17,6 +17,8 @@ from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory, keeps_mirrors, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
+from strategies.steering import Stopped
+from thinwire.cli.controlling import control_options, controlled
 from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
@@ -31,6 +33,7 @@ class ServerConfig(FleetOptions):
     """The section ``server`` of run.toml: how to listen and whom to let in, and what a run does with it."""
 
     gather_seconds: float = 3600.0  # wait for the clients before the first round
+    control: str = "127.0.0.1:0"  # host:port where the operator is heard; port 0 takes a free one; "off": nowhere
 
 
 def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, as_json: bool) -> None:
@@ -39,6 +42,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     settings = build(ServerConfig, plain.pop("server", {}), "server")
     config = RunConfig.of(plain)
     fleet = _fleet(settings)
+    control_options(settings.control, settings)  # what cannot be listened on is told before any folder is made
     model = ServerModel.of(config)
     path = resume or new_run_folder(out, str(config.method["name"]))
     strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
@@ -47,7 +51,10 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     )
     try:
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
-        outcome = _run(config, fleet, settings.gather_seconds, model, folder, strategy)
+        outcome = _run(config, fleet, settings, model, folder, strategy)
+    except Stopped:
+        sys.stderr.write("stopped before the first round: there is nothing to resume, start it anew\n")
+        return
     finally:
         folder.close()
     pictures = draw_runs(path, describe(config), {legend(config): path})
@@ -63,7 +70,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
 def _run(
     config: RunConfig,
     fleet: FleetOptions,
-    gather_seconds: float,
+    settings: ServerConfig,
     model: ServerModel,
     folder: RunDirectory,
     strategy: MethodStrategy,
@@ -85,11 +92,17 @@ def _run(
     try:
         sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
         sys.stderr.flush()
-        result = strategy.of_run(run, folder, on_round, _say).start(
-            grid, model.initial_arrays(), config.rounds, gather_seconds, evaluate_fn=model.evaluate_fn()
-        )
-        folder.save_model(from_arrays(result.arrays))
-        grid.finish()
+        with controlled(run, config, folder, control_options(settings.control, settings)) as control:
+            control.progress.connected = lambda: {node.name for node in grid.get_nodes()}
+            strategy.steering = control
+            result = strategy.of_run(run, folder, on_round, _say).start(
+                grid, model.initial_arrays(), None, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
+            )
+            folder.save_model(from_arrays(result.arrays))
+        if strategy.stopped:  # clients are not sent home: they call again for as long as their patience lasts
+            sys.stderr.write(f"stopped by {control.stopping_by}; go on with thinwire server --resume {folder.path}\n")
+        else:
+            grid.finish()
     finally:
         progress.close()
         grid.close()

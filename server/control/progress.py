@@ -1,0 +1,142 @@
+"""Where a run stands, for the operator: told by the run's and the fleet's threads, looked at from any."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from server.control.tally import FAILURES, Tally
+from strategies.helm import Helm
+from strategies.roster import ClientRecord
+from thinwire.v1.operator_pb2 import (
+    CLIENT_STATE_ABSENT,
+    CLIENT_STATE_CONNECTED,
+    Client,
+    Status,
+)
+
+ARRIVALS = ("hello", "fleet-opened", "fleet-closed")
+
+
+class Progress:
+    """The open round, the totals of the run, and what was last heard of each client."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        """``rows``: the rounds of earlier processes; they count as far as the run has kept them."""
+        self.connected: Callable[[], set[str]] = set  # the names of the clients that are connected
+        self.helm: Helm | None = None
+        self._rows = list(rows)
+        self._tally = Tally()
+        self._lock = threading.RLock()
+        self._attempt = 0
+        self._asked: tuple[int, ...] = ()
+        self._replied: list[int] = []
+        self._started = time.monotonic()
+        self._round_began: float | None = None
+        self._seen: dict[str, float] = {}  # client -> seconds since 1970
+        self._addresses: dict[str, str] = {}
+
+    @property
+    def round(self) -> int:
+        """Rounds decided."""
+        return 0 if self.helm is None else self.helm.version
+
+    @property
+    def is_open(self) -> bool:
+        """Whether clients are being asked."""
+        return bool(self._asked)
+
+    def open(self, helm: Helm) -> None:
+        """The run is there; its earlier rounds count."""
+        with self._lock:
+            for row in self._rows:
+                if row["round"] <= helm.version:
+                    self._tally.add(row)
+            self._rows, self.helm = [], helm
+
+    def asked(self, attempt: int, clients: Sequence[int]) -> None:
+        """An attempt is open."""
+        with self._lock:
+            if attempt == 0 or self._round_began is None:
+                self._round_began = time.monotonic()
+            self._attempt, self._asked, self._replied = attempt, tuple(clients), []
+
+    def replied(self, client: int) -> None:
+        """An answer was accepted."""
+        with self._lock:
+            if client not in self._replied:
+                self._replied.append(client)
+            if self.helm is not None:
+                self._seen[self.helm.clients[client].name] = time.time()
+
+    def decided(self) -> None:
+        """The attempt is over."""
+        with self._lock:
+            self._asked, self._replied = (), []
+
+    def record(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """What the run records; from any thread."""
+        client = fields.get("client")
+        with self._lock:
+            if kind == "round":
+                self._tally.add(fields)
+            elif isinstance(client, str) and client:
+                self._note(kind, client, fields)
+
+    def _note(self, kind: str, client: str, fields: Mapping[str, Any]) -> None:
+        detail = str(fields.get("detail", ""))
+        if kind in ARRIVALS:
+            self._seen[client] = time.time()
+        if kind == "fleet-opened":
+            self._addresses[client] = detail.rpartition(" from ")[2][:128]
+        record = None if self.helm is None else self.helm.ledger.roster.named(client)
+        if kind in FAILURES and record is not None:
+            self._tally.fail(record.index, int(fields.get("round") or 0), detail)
+
+    def status(self) -> Status:
+        """What is known here of where the run stands; the caller fills in the rest."""
+        with self._lock:
+            helm, tally = self.helm, self._tally
+            names = [] if helm is None else [client.name for client in helm.clients]
+            began = self._round_began if self._asked else None
+            return Status(
+                round=self.round,
+                attempt=self._attempt if self._asked else 0,
+                asked=[names[index] for index in self._asked],
+                replied=[names[index] for index in sorted(self._replied)],
+                round_seconds=0.0 if began is None else time.monotonic() - began,
+                seconds=time.monotonic() - self._started,
+                clients=len(names),
+                connected=len(self.connected()),
+                uplink_bytes=tally.uplink_bytes,
+                downlink_bytes=tally.downlink_bytes,
+                dense_bytes=tally.dense_bytes,
+                metrics=tally.metrics,
+            )
+
+    def clients(self) -> list[Client]:
+        """The roster."""
+        with self._lock:
+            connected = self.connected()
+            return [] if self.helm is None else [self._client(record, connected) for record in self.helm.clients]
+
+    def _client(self, record: ClientRecord, connected: set[str]) -> Client:
+        tally = self._tally.clients[record.index]
+        return Client(
+            name=record.name,
+            index=record.index,
+            weight=record.weight,
+            examples=record.examples,
+            state=CLIENT_STATE_CONNECTED if record.name in connected else CLIENT_STATE_ABSENT,
+            last_seen=self._seen.get(record.name, 0.0),
+            version=-1 if record.version is None else record.version,
+            asked=tally.asked,
+            replied=tally.replied,
+            last_seconds=tally.seconds[-1] if tally.seconds else 0.0,
+            mean_seconds=tally.mean_seconds,
+            uplink_bytes=tally.uplink_bytes,
+            downlink_bytes=tally.downlink_bytes,
+            failures=tally.asked - tally.replied,
+            last_failure=tally.last_failure,
+            address=self._addresses.get(record.name, ""),
+        )

@@ -1,0 +1,159 @@
+"""The servicer of OperatorService: checks what callers send, and hands it to the run's Control."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from server.control.callers import ControlOptions, NotAnOperator, caller
+from server.control.commands import Refusal
+from server.control.control import Control
+from thinwire.errors import ConfigError, RoundError
+from thinwire.v1 import operator_pb2 as messages
+from thinwire.v1.operator_pb2_grpc import OperatorServiceServicer
+
+MOST_WATCHERS = 16
+"""Streams of events at once."""
+
+PATIENCE_SECONDS = 1.0  # for a command to be carried out, before the answer says when it will be
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class OperatorService(OperatorServiceServicer):  # type: ignore[misc]
+    """Lives in one event loop; everything that it calls returns soon."""
+
+    def __init__(self, control: Control, options: ControlOptions) -> None:
+        self._control = control
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._news: set[asyncio.Event] = set()
+        self._over = False
+        self._unlisten = control.events.listen(self._wake)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    async def GetStatus(self, request: messages.GetStatusRequest, context: Any) -> messages.Status:  # noqa: N802
+        """Where the run stands."""
+        await self._operator(context)
+        return self._control.status()
+
+    async def ListClients(  # noqa: N802
+        self, request: messages.ListClientsRequest, context: Any
+    ) -> messages.ListClientsResponse:
+        """The roster."""
+        await self._operator(context)
+        return messages.ListClientsResponse(clients=self._control.progress.clients())
+
+    async def Watch(self, request: messages.WatchRequest, context: Any) -> AsyncIterator[messages.Event]:  # noqa: N802
+        """Events, until the run is over or the watcher leaves; gRPC holds back what a slow one does not take."""
+        await self._operator(context)
+        if len(self._news) >= MOST_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} watch this run already")
+        news, sequence = asyncio.Event(), request.after
+        self._news.add(news)
+        try:
+            while True:
+                news.clear()
+                over, found = self._over, self._control.events.after(sequence)
+                for event in found:
+                    yield event
+                    sequence = event.sequence
+                if not found and over:
+                    return
+                if not found:
+                    await news.wait()
+        finally:
+            self._news.discard(news)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    async def Pause(self, request: messages.PauseRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Hold the run."""
+        return await self._done(context, self._control.pause)
+
+    async def Resume(self, request: messages.ResumeRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Go on."""
+        return await self._done(context, self._control.resume)
+
+    async def Stop(self, request: messages.StopRequest, context: Any) -> messages.Done:  # noqa: N802
+        """End the run, to be resumed."""
+        return await self._done(context, self._control.stop)
+
+    async def Checkpoint(self, request: messages.CheckpointRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Write a checkpoint."""
+        return await self._done(context, self._control.checkpoint, "a checkpoint is written")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The run is over: watchers get what is left."""
+        self._over = True
+        self._unlisten()
+        for news in self._news:
+            news.set()
+
+    def _wake(self) -> None:
+        """From any thread; the loop may be closed already."""
+        try:
+            self._loop.call_soon_threadsafe(self._tell_watchers)
+        except RuntimeError:
+            return
+
+    def _tell_watchers(self) -> None:
+        for news in self._news:
+            news.set()
+
+    async def _operator(self, context: Any) -> str:
+        """The caller's name; ends the call for anybody else."""
+        try:
+            return caller(self._options, context.auth_context())
+        except NotAnOperator as refusal:
+            log.warning("%s: %s", context.peer(), refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+            raise
+
+    async def _done(self, context: Any, ask: Callable[[str], "str | Future[str]"], what: str = "") -> messages.Done:
+        """Ask as the caller; an answer that takes the run's thread is waited for a moment."""
+        by = await self._operator(context)
+        try:
+            asked = await self._refusable(context, lambda: ask(by))
+            text = asked if isinstance(asked, str) else await self._outcome(context, asked, what)
+        finally:
+            log.info("%s asked for %s", by, getattr(ask, "__name__", what))
+        return messages.Done(message=text, status=self._control.status())
+
+    async def _outcome(self, context: Any, outcome: "Future[str]", what: str) -> str:
+        waiting = asyncio.wrap_future(outcome)
+        finished, _ = await asyncio.wait({waiting}, timeout=PATIENCE_SECONDS)
+        if not finished:
+            waiting.add_done_callback(_look_at)
+            return f"{what} {self._control.when()}"
+        return await self._refusable(context, waiting.result)
+
+    async def _refusable(self, context: Any, act: Callable[[], T]) -> T:
+        """What ``act`` returns; its error as the call's."""
+        try:
+            return act()
+        except Refusal as refusal:
+            await context.abort(getattr(grpc.StatusCode, refusal.status), str(refusal))
+            raise
+        except ConfigError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        except RoundError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+            raise
+
+
+def _look_at(waiting: "asyncio.Future[str]") -> None:
+    """Nobody waits for it any more: what went wrong is told to the log."""
+    if not waiting.cancelled() and waiting.exception() is not None:
+        log.warning("a command was not carried out: %s", waiting.exception())
+
+
+__all__ = ["OperatorService"]

@@ -1,0 +1,84 @@
+"""What clients and the whole run have come to, by the rows of the rounds."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RECENT = 20  # answers over which a client's mean time is taken
+FAILURES = ("client-error", "hostile", "client-lacks", "refused", "reset")
+"""Events that say why a client's part in a round came to nothing."""
+
+
+@dataclass
+class ClientTally:
+    """One client, over the whole run."""
+
+    asked: int = 0
+    replied: int = 0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    last_failure: str = ""
+    failed_in: int = 0  # the round of that failure
+
+    @property
+    def mean_seconds(self) -> float:
+        """Of its last answers."""
+        return sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
+
+
+@dataclass
+class Tally:
+    """All of them, and the totals of the run."""
+
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    dense_bytes: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    clients: dict[int, ClientTally] = field(default_factory=lambda: defaultdict(ClientTally))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One round; the fields of a row that are no numbers of the round itself are an evaluation's metrics."""
+        self.uplink_bytes += row["uplink_bytes"]
+        self.downlink_bytes += row["downlink_bytes"]
+        self.dense_bytes += row["dense_bytes"]
+        self._note_metrics(row)
+        replied = set(row["replied"])
+        for index in row["asked"]:
+            client = self.clients[index]
+            client.asked += 1
+            client.replied += index in replied
+            if index not in replied and client.failed_in != row["round"]:
+                self.fail(index, row["round"], "no answer in time")
+        for index, (up, down) in row.get("client_bytes", {}).items():
+            self.clients[int(index)].uplink_bytes += up
+            self.clients[int(index)].downlink_bytes += down
+        for index, seconds in row.get("client_seconds", {}).items():
+            self.clients[int(index)].seconds.append(float(seconds))
+
+    def fail(self, index: int, round: int, detail: str) -> None:
+        """What a client's failure said."""
+        client = self.clients[index]
+        client.last_failure, client.failed_in = (f"round {round}: " if round else "") + detail[:1000], round
+
+    def _note_metrics(self, row: Mapping[str, Any]) -> None:
+        found = {
+            str(name): float(value)
+            for name, value in row.items()
+            if name not in ROW and isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+        self.metrics = found or self.metrics
+
+
+ROW = frozenset(
+    {"time", "sequence", "round", "attempt", "seconds", "uplink_bytes", "downlink_bytes", "dense_bytes"}
+) | {
+    "asked",
+    "replied",
+    "client_bytes",
+    "client_seconds",
+    "train",
+    "downlink_error",
+}
+"""The numbers of a round itself."""
