@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import thinwire
-from thinwire.cli import certs, laboratory, starting
+from thinwire.cli import certs, laboratory, operating
 from thinwire.cli.options import client_options, run_options
 from thinwire.errors import ConfigError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 app.add_typer(certs.app, name="certs")
 app.add_typer(laboratory.app, name="lab")
-app.command()(starting.init)
+operating.add_to(app)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the run's configuration.")]
 Set = Annotated[

@@ -30,7 +30,7 @@ def take_part(options: Mapping[str, Any]) -> None:
     if settings.task.get("name"):
         load_task(settings.task)
     desk = _desk(settings)
-    session = FleetSession(_session_options(settings), lambda message, context: _answer(desk, message, context))
+    session = FleetSession(session_options(settings), lambda message, context: _answer(desk, message, context))
     stop = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -51,16 +51,17 @@ def _claimed(settings: ClientSettings) -> ClientSettings:
         return settings
     if settings.certificate or settings.key:
         raise ConfigError("give either identities, or certificate and key, not both")
-    taken = claim(Path(settings.identities), _state(settings))
+    taken = claim(Path(settings.identities), state_of(settings))
     return replace(settings, name=taken.name, certificate=str(taken.certificate), key=str(taken.key))
 
 
-def _state(settings: ClientSettings) -> Path:
+def state_of(settings: ClientSettings) -> Path:
+    """The folder of private states."""
     return Path(settings.state).expanduser() if settings.state else Path.home() / ".thinwire" / "clients"
 
 
 def _desk(settings: ClientSettings) -> Desk:
-    state = _state(settings)
+    state = state_of(settings)
     return Desk(
         settings.name,
         str(settings.task.get("name", "")),
@@ -69,7 +70,9 @@ def _desk(settings: ClientSettings) -> Desk:
     )
 
 
-def _session_options(settings: ClientSettings) -> SessionOptions:
+def session_options(settings: ClientSettings) -> SessionOptions:
+    """How to call the server. Raises ConfigError."""
+
     def path(text: str) -> Path | None:
         return Path(text) if text else None
 
