@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from client.participant import REPLICA_EVERY, Participant, Shelf, hello, refuse
+from client.participant import REPLICA_EVERY, Answered, Participant, Shelf, hello, refuse
 from client.store import ClientStore
 from client.workplace import Places
 from strategies.transport import BASE, EVALUATE, HELLO, MESSAGE, ROUND, UPLINK, WELCOME
@@ -33,6 +34,22 @@ class Invitation:
     packed: bytes
 
 
+class Watch(Protocol):
+    """Measures what a client does; called by the thread that computes."""
+
+    def asked(self, kind: str, size_bytes: int) -> None:
+        """A message has come."""
+        ...
+
+    def computed(self, answered: Answered) -> None:
+        """A question of a round has its answer."""
+        ...
+
+    def replied(self, kind: str, size_bytes: int) -> None:
+        """The reply to the message is ready."""
+        ...
+
+
 @dataclass
 class Desk:
     """One client. ``workshop(configuration, clients)`` and ``store(run)`` open what it needs; both may be shared.
@@ -46,10 +63,19 @@ class Desk:
     store: OpenStore
     shelf: Callable[[], Shelf] = Shelf
     warm: bool = True
+    watch: Watch | None = None
     _seated: dict[str, Participant] = field(default_factory=dict)
 
     def answer(self, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
         """The reply to one message. Raises WireError when the server sent nonsense."""
+        if self.watch is None:
+            return self._answer(kind, parts)
+        self.watch.asked(kind, sum(map(len, parts.values())))
+        reply = self._answer(kind, parts)
+        self.watch.replied(kind, sum(map(len, reply.values())))
+        return reply
+
+    def _answer(self, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
         message = parts.get(MESSAGE, b"")
         if kind == HELLO:
             return {MESSAGE: hello(read(HelloRequest, message), self.name, self.task).SerializeToString()}
@@ -87,6 +113,8 @@ class Desk:
             )
             return {MESSAGE: reply.SerializeToString(), UPLINK: b""}
         answered = participant.answer(request, base)
+        if self.watch is not None:
+            self.watch.computed(answered)
         return {MESSAGE: answered.reply.SerializeToString(), UPLINK: answered.uplink}
 
     def _evaluate(self, request: EvaluateRequest, base: bytes) -> dict[str, bytes]:

@@ -75,6 +75,7 @@ class FleetSession:
         self._stopping = threading.Event()
         self._stream: Stream | None = None
         self._lock = threading.Lock()
+        self.dials = 0  # connections dialled
 
     def run_forever(self, stop_event: threading.Event | None = None) -> str:
         """Serve until the run is finished (the server's reason is returned) or until stopped (an empty string).
@@ -128,6 +129,7 @@ class FleetSession:
     def _connect_once(self, credentials: Any) -> Verdict:
         """One connection, from dialling to its end."""
         options = self._options
+        self.dials += 1
         with channel_to(options, credentials) as channel:
             stub = FleetServiceStub(channel)  # type: ignore[no-untyped-call]
             stream = Stream(stub.Connect, self._worker, options.identity, options.token, options.message_bytes)

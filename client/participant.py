@@ -66,11 +66,20 @@ class Shelf:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Where the time of an answer went."""
+
+    training_seconds: float
+    compression_seconds: float  # on a GPU, with what was still to be computed when it began
+
+
+@dataclass(frozen=True)
 class Answered:
     """A reply and the uplink beside it."""
 
     reply: RoundReply
     uplink: bytes = b""
+    spent: Spent | None = None  # None: nothing was computed
 
 
 class Participant:
@@ -134,9 +143,9 @@ class Participant:
             self._check_run(request)
             held = self._catch_up(base, request.target_version, request.replica_digest)
             committed = self._settle(request, held)
-            pending = self._pending
+            pending, spent = self._pending, None
             if pending is None or pending.question != question(request, held.history):
-                pending = self._compute(request, held, committed)
+                pending, spent = self._compute(request, held, committed)
         except Lack as lack:
             reply.reason, reply.detail = lack.reason, lack.detail
             return Answered(reply)
@@ -144,7 +153,7 @@ class Participant:
         reply.replica_version = held.version
         reply.metrics.update(dict(pending.metrics))
         reply.metrics["seconds"] = time.perf_counter() - started
-        return Answered(reply, pending.uplink)
+        return Answered(reply, pending.uplink, spent)
 
     def evaluate(self, request: EvaluateRequest, base: bytes) -> EvaluateReply:
         """The replica's metrics on this client's own held-out examples."""
@@ -273,7 +282,7 @@ class Participant:
         expectation = Expectation(federation.layout, federation.dtype, frozenset({"identity"}))
         return decode(packet["mirror"], expectation, Key(0))
 
-    def _compute(self, request: RoundRequest, held: Held, committed: Committed) -> Pending:
+    def _compute(self, request: RoundRequest, held: Held, committed: Committed) -> tuple[Pending, Spent]:
         """The answer to a new question; the pending one, if any, was never applied and is dropped."""
         compression = CompressionError(request.round + self.index)
         round_ = Round(
@@ -286,12 +295,14 @@ class Participant:
             watch=compression,
         )
         self.workplace.enter(self.bundle.model(held.replica)[1])
+        started = time.perf_counter()
         try:
             device = self.workplace.device
             replica, before = state.to(held.replica, device), state.to(committed.private, device)
             private, packet = self.bundle.respond(replica, before, self.workplace.oracle, round_)
         except NonFinite as error:
             raise Lack(REASON_DECLINED, str(error)) from None
+        training_seconds = time.perf_counter() - started - compression.seconds
         uplink = pack(packet)
         metrics = dict(self.workplace.metrics())
         error = compression.of(name.removeprefix(f"{METHOD}.") for name in packet)
@@ -305,7 +316,7 @@ class Participant:
         kept = pending if private is not None else replace(pending, question=b"", uplink=b"")
         self.store.write("pending", kept)  # first: what is not kept must not be sent
         self._pending = pending
-        return pending
+        return pending, Spent(training_seconds, compression.seconds)
 
     def _personal(self, packed: bytes) -> Packet:
         packet: dict[str, Payload] = unpack(packed, Payload, len(packed)) if packed else {}
