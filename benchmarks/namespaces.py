@@ -1,4 +1,4 @@
-"""Machines on one computer: a server's network namespace and one for each client, each joined to it by a link of its own.
+"""Machines on one computer: a server's network namespace and one for each client, joined to it by a link of its own.
 
 Needs root, ``ip`` and ``ss`` of iproute2, and ``tc netem`` of the kernel or, where it has none, ``/dev/net/tun``.
 """

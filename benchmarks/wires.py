@@ -1,4 +1,4 @@
-"""Wires of given rate, delay and loss between network namespaces, in user space: packets in at one end, out at the other.
+"""Wires of given rate, delay and loss between network namespaces, carried in user space packet by packet.
 
 Linux's own ``tc netem`` does the same where the kernel has it; this is for kernels that do not. Both ends of a wire are
 TUN devices, so TCP is the kernel's own on both sides, with its retransmissions, and only the wire between is ours.
