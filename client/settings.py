@@ -27,6 +27,7 @@ class ClientSettings:
     insecure_address: str = ""  # the server's address once more: dial it without TLS although it is not loopback
     keepalive_seconds: float = 30.0  # between pings; a server that does not answer one in that time is taken for gone
     patience_seconds: float = 300.0  # give up when the server is away for longer; 0: never
+    metrics: str = ""  # host:port, or a port of this machine, where Prometheus may scrape; empty: nowhere
 
 
 def settings_of(options: Mapping[str, Any]) -> ClientSettings:

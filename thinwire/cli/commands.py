@@ -44,6 +44,13 @@ Pem = Path | None
 Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
 
+Metrics = Annotated[
+    str | None, typer.Option(help="Serve metrics to Prometheus on host:port, or on a port of this machine.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard event files; needs its extra.")]
+Hooks = Annotated[
+    list[str] | None, typer.Option("--hook", help="Observer of one's own, package.module:Class. Repeatable.")
+]
 
 @app.command()
 def simulate(
@@ -62,6 +69,8 @@ def simulate(
     baseline: Annotated[bool, typer.Option(help="Run dense FedAvg beside it, as the yardstick.")] = True,
     json_: Json = False,
 ) -> None:
+    tensorboard: TensorBoard = False,
+    hook: Hooks = None,
     """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
     from thinwire.cli.simulation import run_simulation
 
@@ -74,6 +83,7 @@ def simulate(
     }
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
     run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
+    flags |= {"server.tensorboard": tensorboard or None, "server.hooks": hook or None}
 
 
 @app.command()
@@ -106,6 +116,9 @@ def server(
     ] = None,
     json_: Json = False,
 ) -> None:
+    metrics: Metrics = None,
+    tensorboard: TensorBoard = False,
+    hook: Hooks = None,
     """Serve a run to clients over gRPC."""
     from server.run_directory import CONFIG, check_resumable
     from thinwire.cli.serving import serve
@@ -124,6 +137,7 @@ def server(
     flags["server.insecure"] = insecure or None
     if keep_on and out is None:
         raise ConfigError("--keep-on needs --out, the run directory to go on in or to begin")
+    flags |= {"server.metrics": metrics, "server.tensorboard": tensorboard or None, "server.hooks": hook or None}
     if keep_on and out is not None and (out / CONFIG).exists():
         resume, out = out, None
     if resume is not None and out is not None:
@@ -158,13 +172,14 @@ def client(
     ] = None,
     set_: Set = None,
 ) -> None:
+    metrics: Metrics = None,
     """Take part in a run: train on local data whenever the server asks, until the run is over."""
     from thinwire.cli.taking_part import take_part
 
     flags: dict[str, Any] = {"server": server, "name": name, "device": device, "token": token}
     files = {"state": state, "ca": ca, "certificate": certificate, "key": key, "identities": identities}
     flags |= {name: _text(path) for name, path in files.items()}
-    flags |= {"insecure": insecure or None, "insecure_address": insecure_address}
+    flags |= {"insecure": insecure or None, "insecure_address": insecure_address, "metrics": metrics}
     take_part(client_options(config, flags, task, set_ or []))
 
 

@@ -19,6 +19,7 @@ from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from strategies.steering import Stopped
 from thinwire.cli.controlling import control_options, controlled
+from thinwire.cli.monitoring import Monitoring, monitored
 from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
@@ -29,7 +30,7 @@ from thinwire.wire.exchange import new_run
 
 
 @dataclass(frozen=True)
-class ServerConfig(FleetOptions):
+class ServerConfig(FleetOptions, Monitoring):
     """The section ``server`` of run.toml: how to listen and whom to let in, and what a run does with it."""
 
     gather_seconds: float = 3600.0  # wait for the clients before the first round
@@ -42,6 +43,7 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     settings = build(ServerConfig, plain.pop("server", {}), "server")
     config = RunConfig.of(plain)
     fleet = _fleet(settings)
+    settings.check()
     control_options(settings.control, settings)  # what cannot be listened on is told before any folder is made
     model = ServerModel.of(config)
     path = resume or new_run_folder(out, str(config.method["name"]))
@@ -92,10 +94,13 @@ def _run(
     try:
         sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
         sys.stderr.flush()
-        with controlled(run, config, folder, control_options(settings.control, settings)) as control:
+        with (
+            controlled(run, config, folder, control_options(settings.control, settings)) as control,
+            monitored(settings, config, folder, lambda: {node.name for node in grid.get_nodes()}) as store,
+        ):
             control.progress.connected = lambda: {node.name for node in grid.get_nodes()}
             strategy.steering = control
-            result = strategy.of_run(run, folder, on_round, _say).start(
+            result = strategy.of_run(run, store, on_round, _say).start(
                 grid, model.initial_arrays(), None, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
             )
             folder.save_model(from_arrays(result.arrays))

@@ -18,6 +18,7 @@ from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from thinwire.cli.outcome import Outcome
+from thinwire.cli.monitoring import Monitoring, observe
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
@@ -36,12 +37,14 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     config = RunConfig.of(plain)
     _open(config, "auto")  # what is wrong with the run is told before the yardstick takes its time
     path = new_run_folder(out, str(config.method["name"]))
+    monitoring = replace(Monitoring.within(options.get("server")), metrics="")  # a simulation is not scraped
+    monitoring.check()
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
         yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK)
         runs[YARDSTICK] = yardstick.totals, str(yardstick.run_dir)
     title = str(config.method["name"])
-    outcome = simulate(config, path, title)
+    outcome = simulate(config, path, title, monitoring=monitoring)
     folders = {legend(config): path} | {name: Path(folder) for name, (_, folder) in runs.items()}
     runs = {title: (outcome.totals, str(path)), **runs}
     pictures = draw_runs(path, describe(config), folders)
@@ -78,7 +81,14 @@ def _is_dense_fedavg(config: RunConfig) -> bool:
     )
 
 
-def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto", workers: int = 1) -> Outcome:
+def simulate(
+    config: RunConfig,
+    path: Path,
+    title: str = "",
+    device: str = "auto",
+    workers: int = 1,
+    monitoring: Monitoring = Monitoring(),  # noqa: B008  a value
+) -> Outcome:
     """One run; writes its run directory (config, metrics per round, final model).
 
     The clients live in this process, or in ``workers`` of their own: the same model and the same bytes.
@@ -99,6 +109,7 @@ def simulate(config: RunConfig, path: Path, title: str = "", device: str = "auto
         folder.write_config(to_options(config))
         strategy.of_run(new_run(), folder, on_round)
         grid = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
+        observe(monitoring, config, folder)
         result = strategy.start(
             grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
         )

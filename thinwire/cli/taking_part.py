@@ -15,11 +15,13 @@ from client.app import respond
 from client.desk import Desk
 from client.fleet import FleetSession, SessionOptions
 from client.identities import claim
+from client.metrics import ClientMetrics
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
 from thinwire.device import choose_device
 from thinwire.errors import ConfigError
+from thinwire.prometheus import Endpoint
 from thinwire.tasks import load_task
 
 
@@ -31,11 +33,14 @@ def take_part(options: Mapping[str, Any]) -> None:
         load_task(settings.task)
     desk = _desk(settings)
     session = FleetSession(session_options(settings), lambda message, context: _answer(desk, message, context))
+    endpoint = _watched(desk, session, settings)
     stop = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         reason = session.run_forever(stop)
     finally:
+        if endpoint is not None:
+            endpoint.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
     sys.stderr.write(f"{settings.name}: {reason or 'stopped'}\n")
@@ -43,6 +48,17 @@ def take_part(options: Mapping[str, Any]) -> None:
 
 def _answer(desk: Desk, message: Message, context: Context) -> Message:
     return respond(desk, message)
+
+
+def _watched(desk: Desk, session: FleetSession, settings: ClientSettings) -> Endpoint | None:
+    """Serve metrics of this client, where its settings say so. Raises ConfigError."""
+    if not settings.metrics:
+        return None
+    metrics = ClientMetrics(settings.name, lambda: session.dials)
+    desk.watch = metrics
+    endpoint = Endpoint(settings.metrics, metrics.registry)
+    sys.stderr.write(f"metrics are at http://{endpoint.address}/metrics\n")
+    return endpoint
 
 
 def _claimed(settings: ClientSettings) -> ClientSettings:
