@@ -1,14 +1,13 @@
 """The Flower ClientApp: any of our clients behind Flower's messages, on every grid."""
 
 import json
-import os
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import thinwire.flower  # noqa: F401  keeps Flower quiet before it is imported
 from client.desk import Desk
+from client.node import name_of, states_of
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
@@ -39,8 +38,7 @@ def desk_of(context: Context, task: Mapping[str, Any] | None = None) -> Desk:
     config: Mapping[str, Any] = context.node_config
     known = {key: config[key] for key in config if key.startswith("task.") or key in ("device", "state")}
     settings: ClientSettings = settings_of(merge({"task": dict(task or {})}, unflatten(known)))
-    name = str(config.get("client-id", f"client-{int(config.get('partition-id', context.node_id)):05d}"))
-    state = Path(settings.state or Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")) / "thinwire-clients")
+    name, state = name_of(config, context.node_id), states_of(config)
     return Desk(
         name,
         str(settings.task.get("name", "")),

@@ -28,6 +28,7 @@ class GridTransport:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._waiting_grid = grid if isinstance(grid, WaitingGrid) else None
+        self._clock = None if self._waiting_grid is None else self._waiting_grid.clock
         self._open: dict[str, tuple[int, str]] = {}
         self._pulled: deque[Message] = deque()  # from grids that give what they have all at once
 
@@ -80,8 +81,13 @@ class GridTransport:
             log(INFO, "node %d is refused: %s", node, reason)
 
     def now(self) -> float:
-        """A monotonic clock."""
-        return time.monotonic()
+        """A monotonic clock, or the grid's simulated one."""
+        return time.monotonic() if self._clock is None else self._clock()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether ``now`` is simulated time."""
+        return self._clock is not None
 
     def pause(self, seconds: float) -> None:
         """Wait for a change in the set of nodes."""
@@ -114,19 +120,33 @@ def _answer(node: int, kind: str, reply: Message) -> Answer:
 
 
 def to_record(parts: Mapping[str, bytes]) -> RecordDict:
-    """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
-    arrays = {n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()}
-    return RecordDict({RECORD: ArrayRecord(arrays)})
+    """Parts as the content of a message of ours."""
+    return RecordDict({RECORD: to_parts(parts)})
 
 
 def from_record(content: RecordDict) -> dict[str, bytes]:
-    """The parts of a message, which is empty afterwards. Raises WireError when it is not one of ours.
-
-    Flower's records refer to themselves: whatever they hold stays until the garbage collector passes.
-    """
+    """The parts of a message, which is empty afterwards. Raises WireError when it is not one of ours."""
     record = content.array_records.get(RECORD)
     if record is None or any(array.stype != STYPE for array in record.values()):
         raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
+    return from_parts(record)
+
+
+def to_parts(parts: Mapping[str, bytes]) -> ArrayRecord:
+    """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
+    return ArrayRecord({n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()})
+
+
+def holds_parts(record: ArrayRecord) -> bool:
+    """Whether a record is one of ours."""
+    return bool(record) and all(array.stype == STYPE for array in record.values())
+
+
+def from_parts(record: ArrayRecord) -> dict[str, bytes]:
+    """The parts of such a record, which is empty afterwards.
+
+    Flower's records refer to themselves: whatever they hold stays until the garbage collector passes.
+    """
     parts = {name: array.data for name, array in record.items()}
     for array in record.values():
         array.data = b""

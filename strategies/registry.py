@@ -14,7 +14,7 @@ from thinwire.config import nearest
 from thinwire.errors import ConfigError
 from thinwire.presets import PRESETS
 
-HOSTS = frozenset({"flower", "grid_transport", "coordinator"})
+HOSTS = frozenset({"flower", "grid_transport", "coordinator", "compressed", "compressed_grid"})
 """Modules that run methods and define none; not imported to look for one."""
 
 
