@@ -149,7 +149,7 @@ def port(address: str, what: str) -> Finding:
         return broken(f"{what} port", f"{host}: {error.strerror}", "listen on an address of this machine")
     except OSError as error:
         advice = "stop what listens there (ss -ltnp shows it), or choose another with --address"
-        return broken(f"{what} port", f"cannot listen on {address}: {error.strerror}", advice)
+        return broken(f"{what} port", f"cannot listen on {address}: {os.strerror(error.errno or 0)}", advice)
 
 
 def docker() -> Finding:
