@@ -42,6 +42,7 @@ class Decided:
     client_bytes: dict[int, tuple[int, int]] = field(default_factory=dict)  # index -> (up, down)
     client_seconds: dict[int, float] = field(default_factory=dict)  # index -> from question to accepted answer
     downlink_error: float | None = None  # relative squared error of the broadcast downlink; None: it held nothing
+    simulated_seconds: float | None = None  # of the simulated clock, where there is one; ``seconds`` are always real
 
 
 class Coordinator:

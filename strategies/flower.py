@@ -1,6 +1,7 @@
 """The Flower side: one Strategy that runs any method, on any of Flower's grids and ours."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from logging import INFO
@@ -86,6 +87,7 @@ class MethodStrategy(Strategy):
         self.coordinator: Coordinator | None = None
         self.steering: Steering = Unsteered()
         self.resumed_rounds = 0
+        self._simulated = False  # whether the grid's time is
         self.stopped = False  # whether whoever steers ended the last start before its time
 
     def of_run(
@@ -124,6 +126,7 @@ class MethodStrategy(Strategy):
         arrays = Arrays.of(tensors, layout, self._buffers, dtype)
         del tensors, initial_arrays  # or a whole run would hold them
         transport = GridTransport(grid)
+        self._simulated = transport.simulated
         coordinator = self.coordinator = self._open(transport, arrays, timeout)
         ledger = coordinator.ledger
         result = Result()
@@ -150,7 +153,11 @@ class MethodStrategy(Strategy):
             self.steering.between()
             if shared.version >= self.config.rounds:
                 break  # there are fewer of them by now
+            started = time.perf_counter()
             decided = coordinator.round()
+            if self._simulated:
+                took = time.perf_counter() - started
+                decided = replace(decided, seconds=took, simulated_seconds=decided.seconds)
             result.train_metrics_clientapp[decided.round] = MetricRecord(dict(decided.metrics))
             metrics = self._evaluate(coordinator, arrays, decided.round, evaluate_fn, result)
             self._store.record("round", _row(decided, metrics))
@@ -302,6 +309,8 @@ def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
         "client_seconds": {str(client): round(seconds, 6) for client, seconds in decided.client_seconds.items()},
         "train": decided.metrics,
     }
+    if decided.simulated_seconds is not None:
+        row["simulated_seconds"] = round(decided.simulated_seconds, 6)
     if decided.downlink_error is not None:
         row["downlink_error"] = decided.downlink_error
     return {**metrics, **row}

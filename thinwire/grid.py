@@ -1,7 +1,7 @@
 """What our own grids can do beyond Flower's Grid: wait without polling, and turn a node away."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import thinwire.flower  # noqa: F401  keeps Flower quiet before it is imported
 
@@ -11,6 +11,8 @@ from flwr.serverapp import Grid  # isort: skip
 
 class WaitingGrid(Grid):
     """A Grid that tells when replies are there."""
+
+    clock: Callable[[], float] | None = None  # seconds of simulated time; None where time is real
 
     @abstractmethod
     def replies(self, message_ids: Iterable[str], timeout: float | None = None) -> Iterator[Message]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from thinwire.config import build
 from thinwire.presets import expand, over
+from thinwire.simulation.config import SimulationConfig
 
 Options = dict[str, Any]
 """A section whose keys are the fields of the named compressor, method, optimiser or task."""
@@ -96,6 +97,7 @@ class RunConfig:
     round: RoundConfig = field(default_factory=RoundConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.clients < 1:

@@ -34,4 +34,4 @@ class Outcome:
             "run_dir": str(self.run_dir),
             "seed": self.config.seed,
             "participation": self.config.participation.fraction,
-        }
+        } | ({} if totals.simulated_seconds is None else {"simulated_seconds": round(totals.simulated_seconds, 3)})

@@ -23,6 +23,7 @@ class Totals:
     downlink_bytes: int = 0
     dense_bytes: int = 0
     asked: int = 0
+    simulated_seconds: float | None = None  # of the simulated clock, where there is one
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
 
     def add(self, decided: Decided, metrics: Mapping[str, float]) -> None:
@@ -33,6 +34,8 @@ class Totals:
         self.downlink_bytes += decided.downlink_bytes
         self.dense_bytes += decided.dense_bytes
         self.asked += len(decided.asked)
+        if decided.simulated_seconds is not None:
+            self.simulated_seconds = (self.simulated_seconds or 0.0) + decided.simulated_seconds
         self.last = {n: v for n, v in metrics.items() if math.isfinite(v)} or self.last
 
     def add_row(self, row: Mapping[str, Any]) -> None:
@@ -135,6 +138,8 @@ def comparison(runs: Mapping[str, tuple[Totals, str]]) -> Table:
     row("test loss", [f"{t.last['loss']:.4f}" if "loss" in t.last else "-" for t in all_totals])
     row("rounds", [str(t.rounds) for t in all_totals])
     row("seconds", [f"{t.seconds:.1f}" for t in all_totals])
+    if any(t.simulated_seconds is not None for t in all_totals):
+        row("time on the simulated links", [duration(t.simulated_seconds) for t in all_totals])
     row("up, per client and round", [amount(t.uplink_bytes / max(1, t.asked)) for t in all_totals])
     row("down, per client and round", [amount(t.downlink_bytes / max(1, t.asked)) for t in all_totals])
     row("up, total", [amount(t.uplink_bytes) for t in all_totals])
@@ -142,6 +147,17 @@ def comparison(runs: Mapping[str, tuple[Totals, str]]) -> Table:
     row("up, times fewer than dense", [times(t.dense_bytes / 2, t.uplink_bytes) for t in all_totals])
     row("both ways, times fewer", [times(t.dense_bytes, t.uplink_bytes + t.downlink_bytes) for t in all_totals])
     return table
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 12.3 s, 4 min 05 s, 3 h 07 min."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
 def times(dense: float, sent: float) -> str:

@@ -13,16 +13,18 @@ from client.virtual import VirtualClients
 from server.evaluation import ServerModel
 from server.grids.answers import Answers, OfClients
 from server.grids.in_process import InProcessGrid
+from server.grids.simulated import SimulatedGrid
 from server.grids.worker_processes import WorkerProcesses
 from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
-from thinwire.cli.outcome import Outcome
 from thinwire.cli.monitoring import Monitoring, observe
+from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.config import to_options
 from thinwire.errors import ConfigError
+from thinwire.grid import WaitingGrid
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
@@ -35,10 +37,10 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
     plain = {key: value for key, value in options.items() if key != "server"}
     config = RunConfig.of(plain)
-    _open(config, "auto")  # what is wrong with the run is told before the yardstick takes its time
-    path = new_run_folder(out, str(config.method["name"]))
     monitoring = replace(Monitoring.within(options.get("server")), metrics="")  # a simulation is not scraped
     monitoring.check()
+    _open(config, "auto")  # what is wrong with the run is told before the yardstick takes its time
+    path = new_run_folder(out, str(config.method["name"]))
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
         yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK)
@@ -104,12 +106,14 @@ def simulate(
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
-    grid: InProcessGrid | None = None
+    grid: WaitingGrid | None = None
     try:
         folder.write_config(to_options(config))
-        strategy.of_run(new_run(), folder, on_round)
-        grid = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
         observe(monitoring, config, folder)
+        strategy.of_run(new_run(), folder, on_round)
+        nodes = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
+        models = config.simulation.models()
+        grid = nodes if models is None else SimulatedGrid(nodes, *models, config.seed)
         result = strategy.start(
             grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
         )
@@ -127,7 +131,9 @@ def simulate(
 
 
 def _open(config: RunConfig, device: str) -> tuple[ServerModel, MethodStrategy]:
-    """Task, model and method; raises ConfigError where they do not fit."""
+    """Task, model and method; raises ConfigError where they do not fit, or a file of the simulation does not."""
+    for part in config.simulation.models() or ():
+        part.of([f"client-{index}" for index in range(config.clients)], config.seed)
     model = ServerModel.of(config, device)
     return model, MethodStrategy(config, layout=model.layout, buffers=model.buffers)
 
