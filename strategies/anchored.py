@@ -161,6 +161,15 @@ class Anchored(Method):
         """A cohort; in a refresh all whose F_m(w) is missing."""
         return server.missing if self._refreshing(replica) else Asks.SAMPLE
 
+    @property
+    def needs_everyone(self) -> bool:
+        """A refresh does."""
+        return self.variance_reduction
+
+    def leave(self, server: AnchoredServer, federation: Federation) -> AnchoredServer:
+        """A refresh under way begins anew; else F(w) has a part of whoever left until the next one."""
+        return replace(server, missing=federation.members, total=None)
+
     def respond(
         self, replica: AnchoredReplica, private: AnchoredClient, oracle: Oracle, round: Round
     ) -> tuple[AnchoredClient, Packet]:
@@ -270,7 +279,7 @@ class Anchored(Method):
         total = came if server.total is None else server.total + came
         if missing:
             return replace(server, missing=tuple(sorted(missing)), total=total), Downlink({})
-        everyone = tuple(range(round.federation.clients))
+        everyone = round.federation.members
         known = round.encode(ANCHOR, Identity(), total.to(round.federation.dtype), direction="down")
         return replace(server, missing=everyone, total=None), Downlink({ANCHOR: known.payload})
 

@@ -33,6 +33,18 @@ class Federation:
     seed: int = 0
     dtype: torch.dtype = torch.float32
     weights: tuple[float, ...] = ()  # p_i by roster index, summing to 1; known to the server, empty on a client
+    banned: tuple[int, ...] = ()  # known to the server: clients that are out of the run for good; their weight is 0
+    drained: tuple[int, ...] = ()  # known to the server: clients that no round asks for now; they keep their weight
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The clients that are in the run, ascending."""
+        return tuple(client for client in range(self.clients) if client not in self.banned)
+
+    @property
+    def askable(self) -> tuple[int, ...]:
+        """The members of whom a cohort is drawn, ascending."""
+        return tuple(client for client in self.members if client not in self.drained)
 
     @staticmethod
     def uniform(layout: Layout, clients: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> "Federation":
@@ -178,6 +190,18 @@ class Method(ABC):
         keeps what came and names the others again.
         """
         return Asks.SAMPLE
+
+    @property
+    def needs_everyone(self) -> bool:
+        """Whether some rounds cannot be decided before every member has answered, so that none may be drained."""
+        return False
+
+    def leave(self, server: Any, federation: Federation) -> Any:
+        """The server state after a client has left for good; its weight is 0 in ``federation`` by now.
+
+        What is summed over all members in several rounds begins anew. What derives from mirrors is ``rebuild``'s.
+        """
+        return server
 
     @abstractmethod
     def respond(self, replica: Any, private: Any, oracle: Oracle, round: Round) -> tuple[Any, Packet]:

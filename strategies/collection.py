@@ -60,14 +60,17 @@ class Collector:
         deadline = self.transport.now() + self.ledger.config.round.deadline_seconds
         while self._waiting and (left := deadline - self.transport.now()) > 0:
             self.connect(asked)
-            self.turn_away(self.steering.unwanted())
+            unwanted = self.steering.unwanted()
+            self.turn_away(unwanted)
             self._send(left)
-            for index in self._given_up():
+            for index in self._given_up(unwanted):
                 del self._waiting[index]
             if self._waiting:
                 self._listen(min(1.0, left))
         self.transport.forget()
-        return Uplinks(self._spool.clients(), self._spool.get, dict(self._digests))
+        unwanted = self.steering.unwanted()
+        clients = [index for index in self._spool.clients() if self.ledger.roster.clients[index].name not in unwanted]
+        return Uplinks(clients, self._spool.get, dict(self._digests))
 
     def connect(self, due: Sequence[int]) -> None:
         """Learn which nodes are there, and let returning clients in."""
@@ -94,11 +97,17 @@ class Collector:
 
     def attend(self, seconds: float) -> None:
         """Let clients come and go for at most so long; while no round is open."""
-        due = range(len(self.ledger.roster.clients))
+        due = self.ledger.federation.members
         self.connect(due)
         for answer in self.transport.receive(seconds):
             self.admission.hear(answer, self.meter)
             self.connect(due)
+
+    def welcome_anew(self, configuration: str) -> None:
+        """Tell every client about a changed configuration, before it is asked again."""
+        self.admission.configuration = configuration
+        for record in self.ledger.roster.clients:
+            record.welcomed = False
 
     def turn_away(self, unwanted: Mapping[str, str]) -> None:
         """Clients that must go: whoever is there is told why, now."""
@@ -114,6 +123,8 @@ class Collector:
             record = roster.named(name)
             if record is None:
                 self.admission.refuse(node, f"client {name!r} is not in this run's roster")
+            elif record.ban is not None:
+                self.admission.refuse(node, banned(name, record.ban))
             elif node in nodes and record.node != node and record.node not in nodes:
                 roster.seat(record, node)
         now = self.transport.now()
@@ -131,7 +142,8 @@ class Collector:
 
     def reachable(self, record: ClientRecord) -> bool:
         """Whether a question would arrive."""
-        return record.node is not None and record.welcomed and record.absent_since is None
+        present = record.node is not None and record.absent_since is None
+        return present and record.welcomed and record.ban is None
 
     def _listen(self, seconds: float) -> None:
         for answer in self.transport.receive(seconds):
@@ -142,7 +154,7 @@ class Collector:
             if self._unsent or not self._waiting:
                 return
 
-    def _given_up(self) -> list[int]:
+    def _given_up(self, unwanted: Mapping[str, str]) -> list[int]:
         """Clients that were refused are not waited for, nor those of a sample that have been away for too long.
 
         Without one that the method names itself the run cannot go on: it has until the deadline to come back.
@@ -151,7 +163,8 @@ class Collector:
         patience = patience if self._sampled else math.inf
         clients = [self.ledger.roster.clients[i] for i in self._waiting]
         away = [c.index for c in clients if c.absent_since is not None and now - c.absent_since > patience]
-        return away + [c.index for c in clients if c.node in self.admission.refused and c.index not in away]
+        gone = [c.index for c in clients if c.node in self.admission.refused or c.name in unwanted]
+        return away + [index for index in gone if index not in away]
 
     def _send(self, left_seconds: float) -> None:
         """Questions to the clients that have not been sent theirs, each with the base it needs."""
@@ -266,6 +279,11 @@ class Collector:
 
     def _note(self, kind: str, record: ClientRecord, detail: str) -> None:
         self.ledger.store.record(kind, {"client": record.name, "round": self.ledger.next_round, "detail": detail})
+
+
+def banned(name: str, reason: str) -> str:
+    """What a banned client is told."""
+    return f"client {name!r} was banned from this run" + (f": {reason}" if reason else "")
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

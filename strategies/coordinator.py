@@ -88,8 +88,9 @@ class Coordinator:
 
     def evaluate(self) -> dict[str, float]:
         """The replica's metrics on the clients' own held-out examples, weighted by their numbers; all who are there."""
-        self.collector.settle(range(len(self.ledger.roster.clients)))
-        records = [r for r in self.ledger.roster.clients if self.collector.reachable(r)]
+        askable = self.ledger.federation.askable
+        self.collector.settle(askable)
+        records = [r for r in self.ledger.roster.clients if r.index in askable and self.collector.reachable(r)]
         asks = [self._evaluation(record) for record in records]
         for record, ask in zip(records, asks, strict=True):
             self.collector.meter.sent(record, ask.size)

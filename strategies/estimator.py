@@ -110,15 +110,16 @@ class Gathered:
     total: Tensor  # sum of p_i m_i, float64
     weight: float  # sum of p_i
     replies: int
-    clients: int  # n, of the whole roster
+    askable: int  # n, of whom the cohort was drawn
+    members: int  # those and the drained ones: all that have a weight
 
     def average(self) -> Tensor:
         """The weighted mean over those who answered, weights renormalised; zero when nobody did."""
-        return self.total if self.replies == self.clients or not self.weight else self.total / self.weight
+        return self.total if self.replies == self.members or not self.weight else self.total / self.weight
 
     def sampled(self) -> Tensor:
         """``sum (p_i / pi) m_i``, pi = replies/n: an unbiased estimate of the sum over all; zero when nobody did."""
-        return self.total * (self.clients / self.replies) if self.replies else self.total
+        return self.total * (self.askable / self.replies) if self.replies else self.total
 
 
 def gather(
@@ -150,7 +151,8 @@ def gather_all(
             if name in packet or name not in optional:
                 _add(totals[name], round.decode(packet, name, compressor, round.key(name, "up", client)), share)
                 weights[name], replies[name] = weights[name] + share, replies[name] + 1
-    return {name: Gathered(totals[name], weights[name], replies[name], federation.clients) for name in compressors}
+    counts = len(federation.askable), len(federation.members)
+    return {name: Gathered(totals[name], weights[name], replies[name], *counts) for name in compressors}
 
 
 def _add(total: Tensor, message: Tensor, share: float) -> None:
@@ -161,10 +163,14 @@ def _add(total: Tensor, message: Tensor, share: float) -> None:
 
 
 def weighted_sum(vectors: Iterable[Tensor], federation: Federation) -> Tensor:
-    """``sum p_i v_i`` over the whole roster, float64, in ascending index: what is derived from mirrors."""
+    """``sum p_i v_i`` over the whole roster, float64, in ascending index: what is derived from mirrors.
+
+    A vector without weight is not looked at: whoever was put out of the run may have left anything behind.
+    """
     total = torch.zeros(federation.layout.numel, dtype=torch.float64)
     for share, vector in zip(federation.weights, vectors, strict=True):
-        total += share * vector.to("cpu", torch.float64)
+        if share:
+            total += share * vector.to("cpu", torch.float64)
     return total
 
 

@@ -21,6 +21,7 @@ from strategies.arrays import Arrays
 from strategies.base import Federation, Method
 from strategies.builder import build_method
 from strategies.bundle import Bundle
+from strategies.changes import check_step_alone
 from strategies.coordinator import Coordinator, Decided
 from strategies.grid_transport import GridTransport
 from strategies.helm import Helm
@@ -51,6 +52,13 @@ def from_arrays(arrays: ArrayRecord) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
 
 
+def method_of(config: RunConfig) -> Method:
+    """The method of a run. Raises ConfigError."""
+    work = str(config.local.get("work", "steps"))
+    method = build_method(config.method, config.uplink, config.downlink, config.optimiser, work, local=config.local)
+    return in_order(method, config.order, work, config.participation.fraction)
+
+
 class MethodStrategy(Strategy):
     """A Flower Strategy that runs any Thinwire method, with compression both ways, exactly once.
 
@@ -73,11 +81,7 @@ class MethodStrategy(Strategy):
         self.config = config or RunConfig.of(options)
         if config is not None and options:
             raise ConfigError("give MethodStrategy either a RunConfig or options by keyword, not both")
-        local = self.config.local
-        work = str(local.get("work", "steps"))
-        parts = self.config.method, self.config.uplink, self.config.downlink, self.config.optimiser
-        method = build_method(*parts, work, local=local)
-        self.method: Method = in_order(method, self.config.order, work, self.config.participation.fraction)
+        self.method = method_of(self.config)
         self._layout = layout
         self._buffers = buffers
         self._store: Store = store or MemoryStore(mirrors=self.method.mirrored)
@@ -127,7 +131,7 @@ class MethodStrategy(Strategy):
         del tensors, initial_arrays  # or a whole run would hold them
         transport = GridTransport(grid)
         self._simulated = transport.simulated
-        coordinator = self.coordinator = self._open(transport, arrays, timeout)
+        coordinator = self._open(transport, arrays, timeout)
         ledger = coordinator.ledger
         result = Result()
         if ledger.replicated.version == 0:
@@ -190,7 +194,6 @@ class MethodStrategy(Strategy):
         else:
             saved, entries = loaded
             roster = Roster.restore(run, saved.clients)
-            federation = replace(federation, weights=tuple(c.weight for c in roster.clients))
             replicated = Replicated(bundle, saved.replica, saved.history, saved.round, arrays.frozen_bytes())
             ledger = Ledger(
                 run, bundle, federation, self.config, replicated, saved.server, roster, self._store, saved.incarnation
@@ -200,8 +203,8 @@ class MethodStrategy(Strategy):
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
         clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in ledger.roster.clients]
         self._event("roster", {"clients": clients})  # in ascending index
-        coordinator = Coordinator(ledger, transport, admission, self.steering)
-        self.steering.open(Helm(coordinator))
+        coordinator = self.coordinator = Coordinator(ledger, transport, admission, self.steering)
+        self.steering.open(Helm(coordinator, self._change))
         return coordinator
 
     def _begin(
@@ -237,12 +240,32 @@ class MethodStrategy(Strategy):
         if missing:
             raise ConfigError(f"{admission.reasons.get(missing[0], f'client {missing[0]!r} was refused')}")
         roster.weigh(self.config.participation.weights)
-        federation = replace(federation, weights=tuple(c.weight for c in roster.clients))
+        federation = roster.federated(federation)
         replica, server = bundle.begin(arrays.x, arrays.buffers, federation)
         replicated = Replicated(bundle, replica, history_start(run), 0, arrays.frozen_bytes())
         ledger = Ledger(run, bundle, federation, self.config, replicated, server, roster, self._store)
         ledger.checkpoint()
         return ledger
+
+    def _change(self, config: RunConfig) -> Callable[[], None]:
+        """Check that the run can go on with another configuration; what is returned puts it into use, between rounds.
+
+        Raises ConfigError, also where the replicas would move by other rules than before.
+        """
+        coordinator, method = self.coordinator, method_of(config)
+        assert coordinator is not None, "the run is open"
+        ledger = coordinator.ledger
+        check_step_alone(self.method, method)
+        method.check(ledger.federation, config.participation.fraction)
+
+        def adopt() -> None:
+            told = self._configuration()
+            self.config, self.method = config, method
+            ledger.adopt(config, method)
+            if self._configuration() != told:  # clients work by what they were told at their welcome
+                coordinator.collector.welcome_anew(self._configuration())
+
+        return adopt
 
     def _configuration(self) -> str:
         """What clients are told; never a path or an import."""

@@ -1,5 +1,8 @@
 """The helm: what may be done to a run while no round is open."""
 
+from collections.abc import Callable
+
+from strategies.collection import banned
 from strategies.coordinator import Coordinator
 from strategies.ledger import Ledger
 from strategies.roster import ClientRecord
@@ -7,10 +10,12 @@ from thinwire.run_config import RunConfig
 
 
 class Helm:
-    """For whoever steers; every call on the run's own thread, but those that only look."""
+    """For whoever steers; every call on the run's own thread, but those that only look (``check_``, properties)."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, change: Callable[[RunConfig], Callable[[], None]]) -> None:
+        """``change`` checks a configuration and returns what puts it into use; it raises ConfigError."""
         self._coordinator = coordinator
+        self._change = change
 
     @property
     def ledger(self) -> Ledger:
@@ -40,3 +45,42 @@ class Helm:
         """Write a checkpoint; the round that it is of. Raises RoundError where the disk does not take it."""
         self.ledger.checkpoint()
         return self.version
+
+    def client(self, name: str) -> ClientRecord | None:
+        """A client of the roster."""
+        return self.ledger.roster.named(name)
+
+    def check_drain(self, record: ClientRecord) -> None:
+        """Raises ConfigError where rounds would wait for a client that is not asked."""
+        self.ledger.check_drain(record)
+
+    def drain(self, record: ClientRecord, undo: bool = False) -> None:
+        """Ask a client no more, or again; with a checkpoint. Raises ConfigError."""
+        self.ledger.drain(record, undo)
+
+    def check_ban(self, record: ClientRecord) -> None:
+        """Raises ConfigError where the run would have nobody left."""
+        self.ledger.check_ban(record)
+
+    def ban(self, record: ClientRecord, reason: str) -> list[str]:
+        """Put a client out of the run for good, with a checkpoint, and turn it away; who begins anew besides it.
+
+        Raises ConfigError.
+        """
+        anew = self.ledger.ban(record, reason)
+        self._coordinator.collector.turn_away({record.name: banned(record.name, reason)})
+        return [self.clients[index].name for index in anew]
+
+    def check_change(self, config: RunConfig) -> None:
+        """Raises ConfigError where the run cannot go on with this configuration."""
+        self._change(config)
+
+    def change(self, config: RunConfig, keep: Callable[[RunConfig], None]) -> None:
+        """Go on with another configuration, which ``keep`` makes durable. Raises ConfigError, and RoundError.
+
+        A checkpoint comes first: no journal that has to be replayed spans a change.
+        """
+        adopt = self._change(config)
+        self.ledger.checkpoint()
+        keep(config)
+        adopt()

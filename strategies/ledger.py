@@ -7,13 +7,13 @@ from typing import Any, overload
 from torch import Tensor
 
 from compressors import ALONE, NonFinite, Payload, find
-from strategies.base import Asks, Downlink, Federation, Packet, Round
+from strategies.base import Asks, Downlink, Federation, Method, Packet, Round
 from strategies.bundle import METHOD, Bundle
 from strategies.compression_error import CompressionError
 from strategies.replicated import Replicated
 from strategies.roster import ClientRecord, Roster
 from strategies.store import Entry, Saved, Store
-from thinwire.errors import RoundError
+from thinwire.errors import ConfigError, RoundError
 from thinwire.random import SHARED, Key, choose
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import chain_over, digest
@@ -65,21 +65,25 @@ class Ledger:
     personal: dict[int, bytes] = field(default_factory=dict)  # packed payloads for single clients, not given yet
     downlink_error: float | None = None  # relative squared error of the last downlink
 
+    def __post_init__(self) -> None:
+        self.federation = self.roster.federated(self.federation)
+
     @property
     def next_round(self) -> int:
         """The round that is to be decided, from 1."""
         return self.replicated.version + 1
 
     def cohort(self, attempt: int) -> list[int]:
-        """Who must answer the next round, ascending; a sample is drawn from the whole roster by the run's seed."""
+        """Who must answer the next round, ascending; a sample is drawn by the run's seed, of all who may be asked."""
         asks = self.bundle.asks(self.replicated.replica, self.server, self.next_round)
-        count = len(self.roster.clients)
+        askable = self.federation.askable
         if asks is Asks.ALL:
-            return list(range(count))
+            return list(askable)
         if isinstance(asks, tuple):
-            return sorted(asks)
+            return sorted(set(asks) & set(self.federation.members))
         key = Key(self.config.seed, "cohort", self.next_round, tensor=attempt)
-        return [int(i) for i in choose(key, count, self.config.participation.cohort(count))]
+        count = self.config.participation.cohort(len(askable))
+        return [askable[int(i)] for i in choose(key, len(askable), count)]
 
     @property
     def sampled(self) -> bool:
@@ -153,17 +157,77 @@ class Ledger:
             if mirror is not None:
                 payload = find("identity")().encode(mirror, self.federation.layout, Key(0), ALONE).payload
                 return pack({"mirror": payload}), []
+        lost = self._begin_anew(record)
+        self.checkpoint()
+        return b"", lost
+
+    def check_drain(self, record: ClientRecord) -> None:
+        """Refuse to ask a client no more, where rounds would wait for it. Raises ConfigError."""
+        left, members = len(self.federation.askable) - 1, len(self.federation.members)
+        if record.ban is not None or record.drained:
+            raise ConfigError(f"client {record.name!r} is {'drained' if record.ban is None else 'banned'} already")
+        if left < 1:
+            raise ConfigError(f"client {record.name!r} is the last that rounds may ask; stop the run instead")
+        method = self.bundle.method
+        if method.needs_everyone:
+            raise ConfigError(f"some rounds of method {method.name} need every client: ban {record.name!r}, or stop")
+        method.check(self.federation, self.config.participation.fraction * left / members)
+
+    def drain(self, record: ClientRecord, undo: bool = False) -> None:
+        """Ask a client no more, or (``undo``) again; its weight and its state stay. Raises ConfigError."""
+        if not undo:
+            self.check_drain(record)
+        elif not record.drained:
+            raise ConfigError(f"client {record.name!r} is not drained")
+        record.drained = not undo
+        self.federation = self.roster.federated(self.federation)
+        self.checkpoint()
+
+    def check_ban(self, record: ClientRecord) -> None:
+        """Refuse to put a client out that is out, or that nobody would be left without. Raises ConfigError."""
+        if record.ban is not None:
+            raise ConfigError(f"client {record.name!r} is banned already")
+        if self.federation.askable in ((), (record.index,)):
+            raise ConfigError(f"client {record.name!r} is the last that rounds may ask; stop the run instead")
+
+    def ban(self, record: ClientRecord, reason: str) -> list[int]:
+        """Put a client out of the run: its weight goes to the others, and what derives from mirrors is summed anew.
+
+        Without mirrors nobody can tell its part in such sums from the others': then all clients are newcomers again.
+        Returns whom the ban made newcomers, besides the banned one. Raises ConfigError.
+        """
+        self.check_ban(record)
+        record.ban, record.drained = reason, False
+        self.personal.pop(record.index, None)
+        self.roster.weigh(self.config.participation.weights)
+        self.federation = self.roster.federated(self.federation)
+        self.server = self.bundle.method.leave(self.server, self.federation)
+        lost = [record.index]
+        if self.bundle.method.mirrored:
+            lost = self._begin_anew(record)
+        else:
+            self.roster.reset(record)
+        self.checkpoint()
+        return [index for index in lost if index != record.index]
+
+    def adopt(self, config: RunConfig, method: Method) -> None:
+        """Go on with another configuration, whose method moves replicas and mirrors by the same rules."""
+        self.config = config
+        self.bundle = replace(self.bundle, method=method)
+        self.replicated.bundle = self.bundle
+
+    def round_of(self, number: int, client: int = SHARED, asked: Sequence[int] = ()) -> Round:
+        """The round as the maths sees it."""
+        return Round(number, self.federation, client, asked=tuple(asked), incarnation=self.incarnation)
+
+    def _begin_anew(self, record: ClientRecord) -> list[int]:
+        """Make a client a newcomer, and all whose mirrors are not there with it; sum the mirrors anew."""
         lost = [c.index for c in self.roster.clients if self._lost(c, record)]
         for index in lost:
             self.roster.reset(self.roster.clients[index])
         mirrors = (self._mirror(client) for client in self.roster.clients)
         self.server = self.bundle.method.rebuild(self.server, mirrors, self.federation)
-        self.checkpoint()
-        return b"", lost
-
-    def round_of(self, number: int, client: int = SHARED, asked: Sequence[int] = ()) -> Round:
-        """The round as the maths sees it."""
-        return Round(number, self.federation, client, asked=tuple(asked), incarnation=self.incarnation)
+        return lost
 
     def _lost(self, client: ClientRecord, first: ClientRecord) -> bool:
         if client is first or not self.store.mirrors:

@@ -92,6 +92,15 @@ class MARINA(Method):
         """A cohort; in a dense round everyone who has not answered it."""
         return server.missing or Asks.SAMPLE
 
+    @property
+    def needs_everyone(self) -> bool:
+        """A dense round does."""
+        return True
+
+    def leave(self, server: MARINAServer, federation: Federation) -> MARINAServer:
+        """A dense round under way begins anew; else g has a part of whoever left until the next one."""
+        return replace(server, missing=federation.members, total=None) if server.missing else server
+
     def respond(self, replica: MARINAReplica, private: None, oracle: Oracle, round: Round) -> tuple[None, Packet]:
         """Send D_i(x), or Q(D_i(x) - D_i(x-))."""
         if replica.dense:
@@ -117,7 +126,7 @@ class MARINA(Method):
                 return server, Downlink({})
             g = gathered.sampled().add_(server.g)
         x, memory = self.optimiser.step(server.x, g, server.optimiser, round.federation.layout)
-        everyone = tuple(range(round.federation.clients)) if self._toss(round) else ()
+        everyone = round.federation.members if self._toss(round) else ()
         return MARINAServer(x, g, memory, everyone), Downlink(self.channel.send(x, replica.x, round))
 
     def _collect(self, server: MARINAServer, uplinks: Iterable[tuple[int, Packet]], round: Round) -> MARINAServer:

@@ -412,6 +412,15 @@ class Ordered(Method):
         """As the method asks."""
         return self.method.asks(replica, server.server, round)
 
+    @property
+    def needs_everyone(self) -> bool:
+        """As the method does."""
+        return self.method.needs_everyone
+
+    def leave(self, server: Any, federation: Federation) -> Any:
+        """The method's."""
+        return replace(server, server=self.method.leave(server.server, federation))
+
     def apply(self, replica: Any, downlink: Packet, round: Round) -> Any:
         """The method's."""
         return self.method.apply(replica, downlink, round)

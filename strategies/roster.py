@@ -1,8 +1,9 @@
 """The roster: which client is which, and what the server knows of each."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from strategies.base import Federation
 from strategies.store import ClientSaved
 from thinwire.wire.exchange import chain_start
 
@@ -18,6 +19,8 @@ class ClientRecord:
     chain: bytes = b""
     fresh: bool = True
     epoch: int = 0
+    drained: bool = False  # not asked for now
+    ban: str | None = None  # why it is out of the run for good
 
     node: int | None = None  # Flower node id
     welcomed: bool = False
@@ -49,7 +52,7 @@ class Meter:
 
 @dataclass
 class Roster:
-    """The clients in ascending index; frozen when the run starts."""
+    """The clients in ascending index; frozen when the run starts, but for those that are banned or drained later."""
 
     run: str
     clients: list[ClientRecord] = field(default_factory=list)
@@ -62,10 +65,25 @@ class Roster:
         return Roster(run, clients)
 
     def weigh(self, by: str = "examples") -> None:
-        """Set the weights p_i in proportion to the examples, or all equal (``uniform``, or when nobody has any)."""
-        total = sum(client.examples for client in self.clients) if by == "examples" else 0
+        """Set the weights p_i in proportion to the examples, or all equal (``uniform``, or when nobody has any).
+
+        Banned clients have none.
+        """
+        members = [client for client in self.clients if client.ban is None]
+        total = sum(client.examples for client in members) if by == "examples" else 0
         for client in self.clients:
-            client.weight = client.examples / total if total else 1.0 / len(self.clients)
+            client.weight = 0.0
+        for client in members:
+            client.weight = client.examples / total if total else 1.0 / len(members)
+
+    def federated(self, federation: Federation) -> Federation:
+        """The federation with these clients' weights, without the banned and the drained ones."""
+        return replace(
+            federation,
+            weights=tuple(client.weight for client in self.clients),
+            banned=tuple(client.index for client in self.clients if client.ban is not None),
+            drained=tuple(client.index for client in self.clients if client.drained),
+        )
 
     def __post_init__(self) -> None:
         self._named = {client.name: client for client in self.clients}
@@ -94,14 +112,19 @@ class Roster:
 
     def saved(self) -> tuple[ClientSaved, ...]:
         """What a checkpoint keeps."""
-        return tuple(ClientSaved(c.name, c.weight, c.examples, c.chain, c.fresh, c.epoch) for c in self.clients)
+        return tuple(
+            ClientSaved(c.name, c.weight, c.examples, c.chain, c.fresh, c.epoch, c.drained, c.ban) for c in self.clients
+        )
 
     @staticmethod
     def restore(run: str, saved: Iterable[ClientSaved]) -> "Roster":
         """The roster of a checkpoint."""
         return Roster(
             run,
-            [ClientRecord(c.name, i, c.weight, c.examples, c.chain, c.fresh, c.epoch) for i, c in enumerate(saved)],
+            [
+                ClientRecord(c.name, i, c.weight, c.examples, c.chain, c.fresh, c.epoch, c.drained, c.ban)
+                for i, c in enumerate(saved)
+            ],
         )
 
 

@@ -17,6 +17,8 @@ class ClientSaved:
     chain: bytes  # hash chain over its applied uplinks
     fresh: bool  # the server's mirror of it is that of a newcomer
     epoch: int  # number of its resets
+    drained: bool = False  # not asked for now
+    ban: str | None = None  # why it is out of the run for good
 
 
 @dataclass(frozen=True)
