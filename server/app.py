@@ -47,15 +47,13 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> Result:
     model = ServerModel.of(config)
     strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
     mirrors = keeps_mirrors(config, strategy.method, model.layout.numel)
-    folder = RunDirectory(path, mirrors=mirrors, keep=config.checkpoint.keep)
-    try:
+    folder = RunDirectory(path, mirrors=mirrors, keep=config.checkpoint.keep, keep_events=config.record.events)
+    with folder:
         folder.write_config(to_options(config))
         result = strategy.of_run(new_run(), folder, _log_round).start(
             grid, model.initial_arrays(), config.rounds, evaluate_fn=model.evaluate_fn()
         )
         folder.save_model(from_arrays(result.arrays))
-    finally:
-        folder.close()
     log(INFO, "Thinwire: the run directory is %s", path.absolute())
     return result
 

@@ -7,11 +7,23 @@ from typing import Any, Protocol
 log = logging.getLogger(__name__)
 
 
+class Recorded(dict[str, Any]):
+    """The fields of a record, with its place in the run's record and its time."""
+
+    def __init__(self, fields: Mapping[str, Any], sequence: int, time: float) -> None:
+        super().__init__(fields)
+        self.sequence = sequence  # ascending, rounds and events counted together
+        self.time = time  # seconds since 1970
+
+
 class Observer(Protocol):
     """Told of everything that is recorded of a run. Calls may come from any thread, and must return soon."""
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """``round``: a row of the run's metrics. Any other kind: an event, with its fields."""
+        """``round``: a row of the run's metrics. Any other kind: an event, with its fields.
+
+        A run directory gives ``Recorded`` fields, which know their sequence number and time.
+        """
         ...
 
     def close(self) -> None:

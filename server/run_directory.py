@@ -1,30 +1,30 @@
-"""A run directory: configuration, metrics, events, journal, checkpoints, mirrors, and the final model."""
+"""A run directory: configuration, record (run.sqlite), journal, checkpoints, mirrors, and the final model."""
 
-import fcntl
-import json
-import math
-import time
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from server import run_lock
 from server.checkpoints import read_checkpoint, write_checkpoint
 from server.journal import Journal
 from server.mirrors import MirrorFiles
-from server.observers import Observers
+from server.observers import Observers, Recorded
+from server.run_store import read_rounds
+from server.run_store_writer import RunWriter
 from server.spool import DiskSpool
 from strategies.base import Method
 from strategies.store import Entry, Saved
 from thinwire.config import read_toml, to_toml
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, RoundError
 from thinwire.run_config import RunConfig
 
-METRICS = "metrics.jsonl"
-EVENTS = "events.jsonl"
 CONFIG = "run.toml"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -33,24 +33,31 @@ CHECKPOINTS = "checkpoints"
 class RunDirectory:
     """The durable side of a server (``strategies.store.Store``), on a folder that one server at a time may hold.
 
-    ``durable=False`` keeps only what people read (metrics, events, model): for simulations, which are not resumed.
+    ``durable=False`` keeps only what people read (record, model): for simulations, which are not resumed. ``keep`` is
+    the number of checkpoints, ``keep_events`` that of the events in the record (0: all). How a run ended is
+    noted at the end: with a model it is finished, unless ``end`` or ``failed`` says otherwise.
     """
 
-    def __init__(self, path: Path, *, mirrors: bool = False, durable: bool = True, keep: int = 2) -> None:
+    def __init__(
+        self, path: Path, *, mirrors: bool = False, durable: bool = True, keep: int = 2, keep_events: int = 0
+    ) -> None:
         self.path = path
         self.durable = durable
         self.mirrors = mirrors and durable
         self._keep = keep
+        self._keep_events = keep_events
+        self._end: tuple[str, str] | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path / "lock")
+            self._lock = run_lock.take(path)
         except OSError as error:
             raise ConfigError(
                 f"cannot write to run directory {path}: {error.strerror}; choose another with --out"
             ) from None
         self._journal = Journal(path / "journal.bin") if durable else None
         self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
-        self._files: dict[str, IO[str]] = {}
+        self._writer: RunWriter | None = None
+        self._opening = threading.Lock()  # events come from threads of their own
         self.observers = Observers()  # told of all that is recorded
 
     # -- the store of a ledger -----------------------------------------------------------------------------------
@@ -90,46 +97,86 @@ class RunDirectory:
         """In memory up to 256 MB, then in the run directory."""
         return DiskSpool(self.path / "spool")
 
-    def record(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """One JSON line: rounds into metrics.jsonl, everything else into events.jsonl."""
-        name = METRICS if kind == "round" else EVENTS
-        if name not in self._files:
-            self._files[name] = open(self.path / name, "a", encoding="utf-8")  # noqa: SIM115  held open
-        line = dict(fields) if kind == "round" else {"event": kind, **fields}
-        self._files[name].write(json.dumps(_plain({"time": round(time.time(), 3), **line}), default=str) + "\n")
-        self._files[name].flush()
-        self.observers.record(kind, fields)
+    def record(self, kind: str, fields: Mapping[str, Any]) -> int:
+        """Record a round's row (kind "round") or an event, and tell the observers; its sequence number."""
+        sequence, time = self._record().record(kind, fields)
+        self.observers.record(kind, Recorded(fields, sequence, time))
+        return sequence
 
     # -- for people ----------------------------------------------------------------------------------------------
 
     def write_config(self, options: Mapping[str, Any]) -> None:
-        """run.toml, as used."""
+        """run.toml, as used; the run is running from now on, in this process."""
+        self._record().begin(options)
         aside = self.path / f"{CONFIG}.new"
-        aside.write_text(to_toml(options), encoding="utf-8")
-        aside.replace(self.path / CONFIG)  # a kill here must not cost the run its configuration
+        try:
+            aside.write_text(to_toml(options), encoding="utf-8")
+            aside.replace(self.path / CONFIG)  # a kill here must not cost the run its configuration
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.path / CONFIG}: {error.strerror}; free some space") from None
 
     def read_config(self) -> dict[str, Any]:
         """run.toml of the run to be resumed."""
         return read_toml(self.path / CONFIG)
 
     def save_model(self, tensors: Mapping[str, Tensor]) -> Path:
-        """The final model as safetensors."""
+        """The final model as safetensors; with it the run is finished, unless ``end`` has another word.
+
+        Raises RoundError when the disk does not take it.
+        """
         path = self.path / MODEL
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        aside = path.with_suffix(".new")
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside)
+            aside.replace(path)
+        except (OSError, SafetensorError) as error:
+            aside.unlink(missing_ok=True)
+            raise RoundError(f"cannot write {path}: {error}; free some space and resume") from None
+        self._end = self._end or ("finished", "")
         return path
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds of metrics.jsonl; of a round that was recorded twice around a restart, the last."""
+        """The rounds that are recorded; of a round that was recorded twice around a restart, the last."""
         return read_rounds(self.path)
+
+    def end(self, state: str, reason: str = "") -> None:
+        """How the run ends, to be noted on the way out: "finished", "stopped" or "failed", and why."""
+        self._end = state, reason
+
+    def failed(self, error: BaseException) -> None:
+        """An error ends the run; a keyboard interrupt only stops it."""
+        if isinstance(error, KeyboardInterrupt):
+            self.end("stopped", "interrupted")
+        else:
+            self.end("failed", str(error) or type(error).__name__)
 
     def close(self) -> None:
         """Close the files and let the folder go."""
         self.observers.close()
-        for file in (*self._files.values(), self._lock):
-            file.close()
-        self._files.clear()
+        if self._writer is not None:
+            if self._end is not None:
+                self._writer.end(*self._end)
+            self._writer.close()
+        self._lock.close()
         if self._journal is not None:
             self._journal.close()
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.failed(error)
+        self.close()
+
+    def _record(self) -> RunWriter:
+        """Opened when something is recorded first: whoever only looks leaves the folder as it is."""
+        with self._opening:
+            if self._writer is None:
+                self._writer = RunWriter(self.path, keep_events=self._keep_events, strict=not self.durable)
+            return self._writer
 
 
 def new_run_folder(out: Path | None, method: str) -> Path:
@@ -140,7 +187,7 @@ def new_run_folder(out: Path | None, method: str) -> Path:
         while out.exists():
             number += 1
             out = base.with_name(f"{base.name}-{number}")
-    if (out / METRICS).exists() or (out / CHECKPOINTS).exists():
+    if read_rounds(out) or (out / CHECKPOINTS).exists():
         raise ConfigError(f"{out} holds a run already; choose another --out, or --resume {out} with thinwire server")
     return out
 
@@ -160,20 +207,6 @@ def keeps_mirrors(config: RunConfig, method: Method, numel: int) -> bool:
     return config.checkpoint.mirrors == "disk" or size_bytes <= config.checkpoint.mirror_gigabytes * 1e9
 
 
-def read_rounds(path: Path) -> list[dict[str, Any]]:
-    """The rounds that the metrics.jsonl of a run directory holds, in order; each once."""
-    metrics = path / METRICS
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    found = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            found[int(entry["round"])] = entry
-        except (ValueError, KeyError):
-            continue  # a line cut off by a kill
-    return [found[number] for number in sorted(found)]
-
-
 def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
     """The entries that go on from a round without a gap; what lies behind a gap is lost, and the protocol heals it."""
     for entry in entries:
@@ -182,23 +215,3 @@ def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
             yield entry
         elif entry.round > number:
             return
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold the folder; raises ConfigError when another server does."""
-    file = open(path, "a", encoding="utf-8")  # noqa: SIM115  the lock lives as long as the handle
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigError(
-            f"run directory {path.parent} is in use by another server; stop it or choose another"
-        ) from None
-    return file
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: what is not finite is null."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

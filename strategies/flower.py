@@ -202,7 +202,7 @@ class MethodStrategy(Strategy):
             self.resumed_rounds = ledger.replay(entries)
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
         clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in ledger.roster.clients]
-        self._event("roster", {"clients": clients})  # in ascending index
+        self._event("roster", {"run": run, "clients": clients})  # in ascending index
         coordinator = self.coordinator = Coordinator(ledger, transport, admission, self.steering)
         self.steering.open(Helm(coordinator, self._change))
         return coordinator
@@ -318,7 +318,7 @@ class MethodStrategy(Strategy):
 
 
 def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """One line of metrics.jsonl; a metric, which clients may name, never takes the place of what the server counted."""
+    """One round as it is recorded; a metric, which clients may name, never takes the place of what the server counted."""
     row = {
         "round": decided.round,
         "attempt": decided.attempt,

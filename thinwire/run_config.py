@@ -72,6 +72,17 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class RecordConfig:
+    """What is kept of what is recorded; of rounds, everything."""
+
+    events: int = 100_000  # the newest so many events of a run are kept; 0 keeps all
+
+    def __post_init__(self) -> None:
+        if self.events < 0:
+            raise ValueError(f"events = {self.events} is below 0")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run.
 
@@ -98,6 +109,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.clients < 1:

@@ -23,6 +23,7 @@ from server.app import serve
 from server.grids.fleet import FleetGrid
 from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory
+from server.run_store import holds_record, open_run
 from strategies.builder import build_method
 from thinwire import state
 from thinwire.cli.simulation import simulate
@@ -235,9 +236,7 @@ def in_step(run: Path, states: Path) -> None:
 
 
 def events_of(run: Path, kind: str) -> list[dict[str, Any]]:
-    path = run / "events.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    return open_run(run).events(kinds=[kind]) if holds_record(run) else []
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:

@@ -17,6 +17,7 @@ from server.app import serve
 from server.grids.fleet import FleetGrid
 from server.grids.options import FleetOptions
 from server.run_directory import RunDirectory
+from server.run_store import read_rounds
 from thinwire.cli import main
 from thinwire.errors import ThinwireError
 
@@ -307,7 +308,7 @@ def test_json_is_one_object_with_the_fixed_keys_and_nothing_else(thinwire: Thinw
     assert found["baseline"]["method"] == "fedavg"
     assert found["baseline"]["uplink_bytes"] > found["dense_bytes"] / 2
     for folder in (Path(found["run_dir"]), Path(found["baseline"]["run_dir"])):
-        assert {"run.toml", "metrics.jsonl", "model.safetensors"} <= {path.name for path in folder.iterdir()}
+        assert {"run.toml", "run.sqlite", "model.safetensors"} <= {path.name for path in folder.iterdir()}
     rounds = RunDirectory(tmp_path / "run", durable=False)
     assert sum(row["uplink_bytes"] for row in rounds.rounds()) == found["uplink_bytes"]
     rounds.close()
@@ -356,7 +357,7 @@ def test_clients_evaluate_on_their_own_examples_weighted_by_their_number(thinwir
     here = thinwire("simulate", *arguments, "--out", "here", "--set", "evaluation.where=clients")
     both = thinwire("simulate", *arguments, "--out", "both", "--set", "evaluation.where=both")
     none = thinwire("simulate", *arguments, "--out", "none", "--set", "evaluation.where=none")
-    (last,) = [json.loads(line) for line in Path("both/metrics.jsonl").read_text().splitlines()][-1:]
+    last = read_rounds(Path("both"))[-1]
     assert json.loads(here.out)["accuracy"] == last["client_accuracy"]
     assert json.loads(both.out)["accuracy"] == last["accuracy"] != last["client_accuracy"]
     assert json.loads(none.out)["accuracy"] is None

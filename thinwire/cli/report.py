@@ -39,7 +39,7 @@ class Totals:
         self.last = {n: v for n, v in metrics.items() if math.isfinite(v)} or self.last
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """One more round, from metrics.jsonl of a run that is resumed."""
+        """One more round, from the record of a run that is resumed."""
         self.rounds = row["round"]
         self.seconds += row["seconds"]
         self.uplink_bytes += row["uplink_bytes"]

@@ -48,15 +48,17 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     model = ServerModel.of(config)
     path = resume or new_run_folder(out, str(config.method["name"]))
     strategy = MethodStrategy(config, layout=model.layout, buffers=model.buffers)
-    folder = RunDirectory(
-        path, mirrors=keeps_mirrors(config, strategy.method, model.layout.numel), keep=config.checkpoint.keep
-    )
+    mirrors = keeps_mirrors(config, strategy.method, model.layout.numel)
+    folder = RunDirectory(path, mirrors=mirrors, keep=config.checkpoint.keep, keep_events=config.record.events)
     try:
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
         outcome = _run(config, fleet, settings, model, folder, strategy)
     except Stopped:
         sys.stderr.write("stopped before the first round: there is nothing to resume, start it anew\n")
         return
+    except BaseException as error:
+        folder.failed(error)
+        raise
     finally:
         folder.close()
     pictures = draw_runs(path, describe(config), {legend(config): path})
