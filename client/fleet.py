@@ -77,13 +77,17 @@ class FleetSession:
         self._lock = threading.Lock()
         self.dials = 0  # connections dialled
 
-    def run_forever(self, stop_event: threading.Event | None = None) -> str:
+    def run_forever(
+        self, stop_event: threading.Event | None = None, leave_event: threading.Event | None = None
+    ) -> str:
         """Serve until the run is finished (the server's reason is returned) or until stopped (an empty string).
 
+        ``stop_event`` hangs up at once; ``leave_event`` as soon as nothing that was asked waits for its answer.
         Raises ConfigError when the server refuses this client for good or cannot be reached for ``patience_seconds``,
         and WireError when the server sends what the protocol does not allow. A session runs once.
         """
-        watcher = threading.Thread(target=self._watch, args=(stop_event,), name="thinwire-stop", daemon=True)
+        events = (stop_event, leave_event or threading.Event())
+        watcher = threading.Thread(target=self._watch, args=events, name="thinwire-stop", daemon=True)
         if stop_event is not None:
             watcher.start()
         self._worker.start()
@@ -102,6 +106,17 @@ class FleetSession:
             if self._stream is not None:
                 self._stream.hang_up()
 
+    def _leave(self) -> bool:
+        """Hang up if nothing is open; whether that was so. A server that does not end the stream has 5 s for it."""
+        with self._lock:
+            if self._stream is not None and not self._stream.leave():
+                return False
+            self._stopping.set()
+        late = threading.Timer(STOP_SECONDS, self.stop)
+        late.daemon = True
+        late.start()
+        return True
+
     def _dial_until_done(self) -> str:
         """Dial again and again, with longer and longer waits while nobody answers."""
         reached = time.monotonic()
@@ -116,6 +131,8 @@ class FleetSession:
                 raise ConfigError(f"{self._options.address} refused {self._options.identity!r}: {verdict.refused}")
             if verdict.opened:
                 reached, wait_seconds = time.monotonic(), self._options.first_wait_seconds
+            if self._stopping.is_set():
+                break
             verdict = lookout.explained(verdict)
             away_seconds = time.monotonic() - reached
             if away_seconds > self._options.patience_seconds:
@@ -151,11 +168,13 @@ class FleetSession:
             f"check the address, that the server runs, the firewall, and {tls}"
         )
 
-    def _watch(self, stop_event: threading.Event) -> None:
-        """Stop when the caller's event is set; ends with the session."""
+    def _watch(self, stop_event: threading.Event, leave_event: threading.Event) -> None:
+        """Stop or leave when the caller's events are set; ends with the session."""
         while not self._stopping.is_set():
             if stop_event.wait(0.1):
                 self.stop()
+            elif leave_event.is_set() and self._leave():
+                return
 
 
 def _jitter() -> float:

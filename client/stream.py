@@ -1,5 +1,6 @@
 """One connection of a client, from Open to its end."""
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from thinwire.wire.arrivals import Assembler
 from thinwire.wire.frames import PROTOCOL, frames, outgoing
 
 MOST_CHUNK_BYTES = 16 << 20
+
+said = logging.getLogger("client.said")  # what whoever runs the client wants to see
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class Stream:
     def hang_up(self) -> None:
         """End the connection; from any thread."""
         self._call.cancel()
+
+    def leave(self) -> bool:
+        """Say goodbye, if nothing that was asked waits for an answer; whether that was so. From any thread.
+
+        What was answered is sent first; the server ends the connection when it has all of it.
+        """
+        with self._lock:
+            if self._asked:
+                return False
+            self._outbox.put(None)
+        return True
 
     def run(self) -> Verdict:
         """Serve until the connection ends. Raises WireError when the server breaks the protocol."""
@@ -90,6 +104,7 @@ class Stream:
             raise WireError(
                 f"the server's chunks of {opened.chunk_bytes} bytes; at most {MOST_CHUNK_BYTES} are allowed"
             )
+        said.info("%s: connected", self._opening.identity)
         wanted = set(opened.wanted) & set(self._opening.held)
         self._opened = opened
         self._worker.keep(wanted)
@@ -125,7 +140,7 @@ class Stream:
             if message_id not in self._asked:
                 return
             self._asked.remove(message_id)
-        self._outbox.put(reply)
+            self._outbox.put(reply)
 
     def _requests(self) -> Iterator[ConnectRequest]:
         """What we send, taken by gRPC in a thread of its own as fast as the wire allows."""

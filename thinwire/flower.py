@@ -9,6 +9,7 @@ import warnings
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core writes to standard error past every log
 with warnings.catch_warnings():  # flwr's own imports use what its libraries deprecate
     warnings.simplefilter("ignore", DeprecationWarning)
     import flwr.app  # noqa: F401

@@ -7,6 +7,7 @@ import typer
 
 import thinwire
 from thinwire.cli import certs, laboratory, operating
+from thinwire.cli.logs import logged
 from thinwire.cli.options import client_options, run_options
 from thinwire.errors import ConfigError
 
@@ -53,6 +54,7 @@ Hooks = Annotated[
 ]
 
 @app.command()
+@logged
 def simulate(
     config: ConfigFile = None,
     clients: Clients = None,
@@ -87,6 +89,7 @@ def simulate(
 
 
 @app.command()
+@logged
 def server(
     config: ConfigFile = None,
     clients: Clients = None,
@@ -148,6 +151,7 @@ def server(
 
 
 @app.command()
+@logged
 def client(
     server: Annotated[str | None, typer.Option(help="Server as host:port.")] = None,
     config: Annotated[

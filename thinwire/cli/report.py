@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from strategies.coordinator import Decided
+from thinwire.cli import logs
 
 
 @dataclass
@@ -103,8 +104,20 @@ class Lines:
         """Nothing to clear."""
 
 
+class Nothing:
+    """Where the log tells all."""
+
+    def show(self, decided: Decided, metrics: Mapping[str, float], totals: Totals) -> None:
+        """Nothing to show."""
+
+    def close(self) -> None:
+        """Nothing to clear."""
+
+
 def watcher(title: str, rounds: int, done: int = 0) -> Watcher:
-    """A bar on a terminal, lines elsewhere."""
+    """A bar on a terminal, lines elsewhere, nothing where logs are for machines."""
+    if logs.as_json():
+        return Nothing()  # every round is a line of the log
     return Bar(title, rounds, done) if sys.stderr.isatty() else Lines(title, rounds)
 
 

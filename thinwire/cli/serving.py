@@ -1,12 +1,10 @@
 """``thinwire server``: a run served to clients over gRPC."""
 
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -14,15 +12,18 @@ from rich.console import Console
 from server.evaluation import ServerModel
 from server.grids.fleet import FleetGrid
 from server.grids.options import FleetOptions
-from server.run_directory import RunDirectory, keeps_mirrors, new_run_folder
+from server.run_directory import CHECKPOINTS, RunDirectory, keeps_mirrors, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
 from strategies.steering import Stopped
+from thinwire.cli import logs
 from thinwire.cli.controlling import control_options, controlled
+from thinwire.cli.interruption import Interruption, interruptible
 from thinwire.cli.monitoring import Monitoring, monitored
 from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
+from thinwire.cli.run_log import RunLog
 from thinwire.config import build, to_options
 from thinwire.run_config import RunConfig
 from thinwire.wire.endpoint import read
@@ -37,7 +38,10 @@ class ServerConfig(FleetOptions, Monitoring):
     control: str = "127.0.0.1:0"  # host:port where the operator is heard; port 0 takes a free one; "off": nowhere
 
 
-def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, as_json: bool) -> None:
+@interruptible
+def serve(
+    options: Mapping[str, Any], out: Path | None, *, resume: Path | None, as_json: bool, interruption: Interruption
+) -> None:
     """Open the run directory, listen, run the rounds, save the model, send the clients home."""
     plain = dict(options)
     settings = build(ServerConfig, plain.pop("server", {}), "server")
@@ -52,11 +56,13 @@ def serve(options: Mapping[str, Any], out: Path | None, *, resume: Path | None, 
     folder = RunDirectory(path, mirrors=mirrors, keep=config.checkpoint.keep, keep_events=config.record.events)
     try:
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
-        outcome = _run(config, fleet, settings, model, folder, strategy)
+        outcome = _run(config, fleet, settings, model, folder, strategy, interruption)
     except Stopped:
         sys.stderr.write("stopped before the first round: there is nothing to resume, start it anew\n")
         return
     except BaseException as error:
+        if (path / CHECKPOINTS).exists():
+            interruption.afterwards = f"nothing is lost: thinwire server --resume {path} goes on"
         folder.failed(error)
         raise
     finally:
@@ -78,6 +84,7 @@ def _run(
     model: ServerModel,
     folder: RunDirectory,
     strategy: MethodStrategy,
+    interruption: Interruption,
 ) -> Outcome:
     totals = Totals()
     for row in folder.rounds():
@@ -90,7 +97,7 @@ def _run(
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    folder.observers.add(RunLog(run))
     fleet = replace(fleet, message_bytes=min(fleet.message_bytes, model.most_message_bytes()))
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
     try:
@@ -98,6 +105,7 @@ def _run(
         sys.stderr.flush()
         with (
             controlled(run, config, folder, control_options(settings.control, settings)) as control,
+            interruption.ends(control.stop, "the run ends after the open round, with a checkpoint"),
             monitored(settings, config, folder, lambda: {node.name for node in grid.get_nodes()}) as store,
         ):
             control.progress.connected = lambda: {node.name for node in grid.get_nodes()}
@@ -113,7 +121,6 @@ def _run(
     finally:
         progress.close()
         grid.close()
-        signal.signal(signal.SIGTERM, previous)
     return Outcome(config, totals, folder.path)
 
 
@@ -127,16 +134,13 @@ def _fleet(settings: ServerConfig) -> FleetOptions:
 def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:
     """Of the fleet's own thread: connections and refusals."""
     folder.record(f"fleet-{kind}", {"client": identity, "detail": detail})
-    if kind in ("refused", "rejected"):
+    if kind in ("refused", "rejected") and not logs.as_json():
         sys.stderr.write(f"client {identity or '(unknown)'} {kind}: {detail}\n")
 
 
 def _say(kind: str, fields: Mapping[str, Any]) -> None:
     """Events that an operator wants to see at once."""
-    if kind in ("refused", "resumed", "hostile"):
+    if kind in ("refused", "resumed", "hostile") and not logs.as_json():
         sys.stderr.write(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in fields.items()) + "\n")
         sys.stderr.flush()
 
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

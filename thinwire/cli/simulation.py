@@ -18,10 +18,12 @@ from server.grids.worker_processes import WorkerProcesses
 from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
+from thinwire.cli.interruption import EndsAfterRound, Interruption, interruptible
 from thinwire.cli.monitoring import Monitoring, observe
 from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
+from thinwire.cli.run_log import RunLog
 from thinwire.config import to_options
 from thinwire.errors import ConfigError
 from thinwire.grid import WaitingGrid
@@ -33,7 +35,10 @@ GATHER_SECONDS = 3600.0  # virtual clients are all there; thousands of welcomes 
 CLIENTS = "clients"  # folder of the run directory where client states lie that find no room in memory, while it runs
 
 
-def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool) -> Outcome:
+@interruptible
+def run_simulation(
+    options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool, interruption: Interruption
+) -> Outcome:
     """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
     plain = {key: value for key, value in options.items() if key != "server"}
     config = RunConfig.of(plain)
@@ -43,10 +48,12 @@ def run_simulation(options: Mapping[str, Any], out: Path | None, *, baseline: bo
     path = new_run_folder(out, str(config.method["name"]))
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
-        yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK)
+        yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK, interruption=interruption)
+        if interruption.by is not None:
+            return yardstick
         runs[YARDSTICK] = yardstick.totals, str(yardstick.run_dir)
     title = str(config.method["name"])
-    outcome = simulate(config, path, title, monitoring=monitoring)
+    outcome = simulate(config, path, title, monitoring=monitoring, interruption=interruption)
     folders = {legend(config): path} | {name: Path(folder) for name, (_, folder) in runs.items()}
     runs = {title: (outcome.totals, str(path)), **runs}
     pictures = draw_runs(path, describe(config), folders)
@@ -90,6 +97,7 @@ def simulate(
     device: str = "auto",
     workers: int = 1,
     monitoring: Monitoring = Monitoring(),  # noqa: B008  a value
+    interruption: Interruption | None = None,
 ) -> Outcome:
     """One run; writes its run directory (config, metrics per round, final model).
 
@@ -107,16 +115,22 @@ def simulate(
         progress.show(decided, metrics, totals)
 
     grid: WaitingGrid | None = None
+    ends = EndsAfterRound()
+    if interruption is not None:
+        interruption.afterwards = f"a simulation is not resumed; {path} holds the rounds that were done"
     try:
         folder.write_config(to_options(config))
         observe(monitoring, config, folder)
-        strategy.of_run(new_run(), folder, on_round)
+        run, strategy.steering = new_run(), ends
+        folder.observers.add(RunLog(run))
+        strategy.of_run(run, folder, on_round)
         nodes = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
         models = config.simulation.models()
         grid = nodes if models is None else SimulatedGrid(nodes, *models, config.seed)
-        result = strategy.start(
-            grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
-        )
+        with (interruption or Interruption()).ends(ends.end, "the simulation ends after the open round"):
+            result = strategy.start(
+                grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
+            )
         folder.save_model(from_arrays(result.arrays))
     except BaseException as error:
         folder.failed(error)

@@ -1,7 +1,6 @@
 """``thinwire client``: one client process, its model, data and device warm between rounds."""
 
 import math
-import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -19,13 +18,16 @@ from client.metrics import ClientMetrics
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
+from thinwire.cli import logs
+from thinwire.cli.interruption import Interruption, interruptible
 from thinwire.device import choose_device
 from thinwire.errors import ConfigError
 from thinwire.prometheus import Endpoint
 from thinwire.tasks import load_task
 
 
-def take_part(options: Mapping[str, Any]) -> None:
+@interruptible
+def take_part(options: Mapping[str, Any], interruption: Interruption) -> None:
     """Dial the server and answer until the run is over. Raises ConfigError when refused or out of patience."""
     settings = _claimed(settings_of(options))
     choose_device(settings.device)  # what cannot be used is told before the server is called
@@ -34,16 +36,19 @@ def take_part(options: Mapping[str, Any]) -> None:
     desk = _desk(settings)
     session = FleetSession(session_options(settings), lambda message, context: _answer(desk, message, context))
     endpoint = _watched(desk, session, settings)
-    stop = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    logs.bind(client=settings.name)
+    interruption.afterwards = f"{settings.name}: stopped; the same command takes part again, with its state"
+    stop, leave = threading.Event(), threading.Event()
+    then = "this client leaves once it has answered what it is asked"
     try:
-        reason = session.run_forever(stop)
+        with interruption.ends(lambda by: leave.set(), then, stop.set):
+            reason = session.run_forever(stop, leave)
     finally:
         if endpoint is not None:
             endpoint.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    sys.stderr.write(f"{settings.name}: {reason or 'stopped'}\n")
+    if reason:
+        interruption.by = None  # the run was over first
+        logs.say(f"{settings.name}: {reason}", "finished")
 
 
 def _answer(desk: Desk, message: Message, context: Context) -> Message:
