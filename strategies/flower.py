@@ -318,7 +318,7 @@ class MethodStrategy(Strategy):
 
 
 def _row(decided: Decided, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """One round as it is recorded; a metric, which clients may name, never takes the place of what the server counted."""
+    """One round as recorded; a metric, which clients may name, never takes the place of what the server counted."""
     row = {
         "round": decided.round,
         "attempt": decided.attempt,

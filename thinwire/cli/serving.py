@@ -58,6 +58,7 @@ def serve(
         folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
         outcome = _run(config, fleet, settings, model, folder, strategy, interruption)
     except Stopped:
+        folder.end("stopped", "before the first round")
         sys.stderr.write("stopped before the first round: there is nothing to resume, start it anew\n")
         return
     except BaseException as error:
@@ -114,7 +115,9 @@ def _run(
                 grid, model.initial_arrays(), None, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
             )
             folder.save_model(from_arrays(result.arrays))
-        if strategy.stopped:  # clients are not sent home: they call again for as long as their patience lasts
+        if strategy.stopped:
+            folder.end("stopped", f"by {control.stopping_by}")
+            # the clients are not sent home: they call again for as long as their patience lasts
             sys.stderr.write(f"stopped by {control.stopping_by}; go on with thinwire server --resume {folder.path}\n")
         else:
             grid.finish()
