@@ -12,6 +12,7 @@ import thinwire
 from server.control.commands import Commands, Refusal
 from server.control.events import EventLog
 from server.control.progress import Progress
+from server.observers import Recorded
 from strategies.helm import Helm
 from strategies.steering import Stopped
 from thinwire.config import to_options
@@ -107,8 +108,7 @@ class Control:
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Keep what happens, for those who watch."""
-        sequence = fields.get("sequence")
-        self.events.append(kind, fields, sequence if isinstance(sequence, int) else None)
+        self.events.append(kind, fields, fields.sequence if isinstance(fields, Recorded) else None)
         self.progress.record(kind, fields)
 
     def close(self) -> None:
