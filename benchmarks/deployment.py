@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from server.run_directory import read_rounds
+from server.run_store import read_rounds
 from thinwire.config import to_toml
 
 COMMAND = (sys.executable, "-c", "from thinwire.cli import main; main()")

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.deployment import COMMAND, ONE_THREAD
 from benchmarks.namespaces import Payload, Star
-from server.run_directory import read_rounds
+from server.run_store import read_rounds
 from thinwire.certificates import Authority
 from thinwire.config import to_toml
 
