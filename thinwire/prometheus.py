@@ -3,7 +3,7 @@
 from threading import Thread
 from types import TracebackType
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from thinwire.errors import ConfigError
 from thinwire.wire.endpoint import host_and_port
@@ -20,6 +20,7 @@ class Endpoint:
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         """``address``: host:port, or a port alone on this machine; port 0 takes a free one. Raises ConfigError."""
         host, port = metrics_address(address)
+        disable_created_metrics()  # a second series beside every counter, which this format has no word for
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
