@@ -108,6 +108,14 @@ class RunDirectory:
     def write_config(self, options: Mapping[str, Any]) -> None:
         """run.toml, as used; the run is running from now on, in this process."""
         self._record().begin(options)
+        self._write_config(options)
+
+    def change_config(self, options: Mapping[str, Any]) -> None:
+        """run.toml, as this process goes on with it. Raises ConfigError when the disk does not take it."""
+        self._write_config(options)
+        self._record().change(options)
+
+    def _write_config(self, options: Mapping[str, Any]) -> None:
         aside = self.path / f"{CONFIG}.new"
         try:
             aside.write_text(to_toml(options), encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import thinwire
-from server.run_store_rows import statements
+from server.run_store_rows import as_json, statements
 from server.run_store_schema import NAME, insert_run, migrate
 from thinwire.errors import ConfigError, RoundError
 
@@ -61,6 +61,14 @@ class RunWriter:
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
+                raise ConfigError(f"cannot write {self.path}: {error}; {_remedy(error)}") from None
+
+    def change(self, config: Mapping[str, Any]) -> None:
+        """The process that works on the run goes on with this configuration. Raises ConfigError."""
+        with self._lock:
+            try:
+                self._connection.execute("UPDATE run SET config = ?", (as_json(dict(config)),))
+            except sqlite3.Error as error:
                 raise ConfigError(f"cannot write {self.path}: {error}; {_remedy(error)}") from None
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> tuple[int, float]:

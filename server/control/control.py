@@ -12,7 +12,6 @@ import thinwire
 from server.control.commands import Commands, Refusal
 from server.control.events import EventLog
 from server.control.progress import Progress
-from server.observers import Recorded
 from strategies.helm import Helm
 from strategies.steering import Stopped
 from thinwire.config import to_options
@@ -41,12 +40,19 @@ class Control:
         facts: RunFacts,
         config: RunConfig,
         record: Callable[[str, Mapping[str, Any]], None],
+        keep: Callable[[RunConfig], None],
         rows: Iterable[Mapping[str, Any]] = (),
-        last_event: int = 0,
+        past: Iterable[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
-        """``record`` writes an event into the run's record; ``rows``: the rounds of earlier processes."""
+        """``record`` writes an event into the run's record, ``keep`` a changed configuration into its directory.
+
+        ``rows``: the rounds of earlier processes; ``past``: their last records, each kind with its fields.
+        """
         self.facts = facts
-        self.events = EventLog(last_event)
+        self.keep = keep
+        self.events = EventLog()
+        for kind, fields in past:
+            self.events.append(kind, fields)
         self.progress = Progress(rows)
         self._config = config
         self._record = record
@@ -56,6 +62,7 @@ class Control:
         self._paused_by: str | None = None
         self._stopping_by: str | None = None
         self._held = False
+        self._unwanted: dict[str, str] = {}  # name -> what it is told
 
     # -- as whoever steers: on the run's thread ------------------------------------------------------------------
 
@@ -79,7 +86,7 @@ class Control:
             raise Stopped
 
     def _hold(self, helm: Helm) -> None:
-        self._record("paused", {"by": self._paused_by, "round": helm.version})
+        self.note("paused", {"by": self._paused_by, "round": helm.version})
         self._held = True
         try:
             while self._paused_by is not None and self._stopping_by is None:
@@ -101,14 +108,42 @@ class Control:
         self.progress.decided()
 
     def unwanted(self) -> Mapping[str, str]:
-        """Nobody has to go at once."""
-        return {}
+        """Those whose ban is on its way."""
+        with self._lock:
+            return dict(self._unwanted)
+
+    # -- for the commands that are carried out between rounds ----------------------------------------------------
+
+    def helm(self) -> Helm:
+        """For those that look, from any thread. Raises Refusal while there is no run, and after its end."""
+        with self._lock:
+            self._check_going_on()
+            helm = self.progress.helm
+        if helm is None:
+            raise Refusal("FAILED_PRECONDITION", "the run waits for its clients; ask again once it has begun")
+        return helm
+
+    def submit(self, carry_out: Callable[[Helm], str]) -> "Future[str]":
+        """Have the run's thread do something while no round is open. Raises Refusal."""
+        self.helm()
+        return self._commands.submit(carry_out)
+
+    def note(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Into the run's record."""
+        self._record(kind, fields)
+
+    def turn_away(self, name: str, reason: str | None) -> None:
+        """A client is to go at once, open round or not; None: it has gone, or may stay."""
+        with self._lock:
+            self._unwanted.pop(name, None)
+            if reason is not None:
+                self._unwanted[name] = reason
 
     # -- as an observer: from any thread -------------------------------------------------------------------------
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Keep what happens, for those who watch."""
-        self.events.append(kind, fields, fields.sequence if isinstance(fields, Recorded) else None)
+        self.events.append(kind, fields)
         self.progress.record(kind, fields)
 
     def close(self) -> None:
@@ -161,7 +196,7 @@ class Control:
             held, self._paused_by = self._held, None
         if not held:
             return "the run goes on; it was not held yet"
-        self._record("unpaused", {"by": by, "round": self.progress.round})
+        self.note("unpaused", {"by": by, "round": self.progress.round})
         return f"the run goes on with round {self.progress.round + 1}"
 
     def stop(self, by: str) -> str:
@@ -171,20 +206,10 @@ class Control:
                 raise Refusal("FAILED_PRECONDITION", "the run is over")
             repeated, self._stopping_by = self._stopping_by is not None, self._stopping_by or by
         if not repeated:
-            self._record("stopping", {"by": by, "round": self.progress.round})
+            self.note("stopping", {"by": by, "round": self.progress.round})
         if self.progress.helm is None:
             return "the run ends before its first round; there is nothing to resume"
         return f"the run ends {self.when()}, with a checkpoint; thinwire server --resume {self.facts.folder} goes on"
-
-    def checkpoint(self, by: str) -> "Future[str]":
-        """Write a checkpoint while no round is open."""
-
-        def carry_out(helm: Helm) -> str:
-            version = helm.checkpoint()
-            self._record("checkpoint", {"by": by, "round": version})
-            return f"a checkpoint of round {version} is written"
-
-        return self._submit(carry_out)
 
     def when(self) -> str:
         """When a command will be carried out, for people."""
@@ -203,13 +228,6 @@ class Control:
     def stopping_by(self) -> str | None:
         """Who ends the run."""
         return self._stopping_by
-
-    def _submit(self, carry_out: Callable[[Helm], str]) -> "Future[str]":
-        with self._lock:
-            self._check_going_on()
-            if self.progress.helm is None:
-                raise Refusal("FAILED_PRECONDITION", "the run waits for its clients; ask again once it has begun")
-            return self._commands.submit(carry_out)
 
     def _check_going_on(self) -> None:
         if self._end is not None or self._stopping_by is not None:

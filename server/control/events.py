@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from server.observers import Recorded
 from thinwire.v1.operator_pb2 import Event
 
 MOST_EVENTS = 2_000
 """Events kept; a watcher that is further behind hears of a gap."""
 
+MOST_AT_ONCE = 100
 MOST_FIELDS_BYTES = 64_000
 GAP = "gap"
 FLEET = "fleet-"
@@ -21,45 +23,48 @@ FLEET = "fleet-"
 class EventLog:
     """The last events. Writers never wait for readers: whoever reads too slowly has a gap."""
 
-    def __init__(self, last: int = 0, most: int = MOST_EVENTS) -> None:
-        """``last``: the sequence number of the last event before this process."""
+    def __init__(self, most: int = MOST_EVENTS) -> None:
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=most)
-        self._last = last
-        self._forgotten = last  # the sequence number of the last event that is not kept any more
+        self._arrived = 0  # in all; the last of them is the newest that is kept
+        self._last = 0
+        self._forgotten = 0  # the highest sequence number that is not kept any more
         self._listeners: set[Callable[[], None]] = set()
 
     @property
     def last(self) -> int:
-        """Sequence number of the last event."""
+        """The highest sequence number."""
         return self._last
 
-    def append(self, kind: str, fields: Mapping[str, Any], sequence: int | None = None) -> None:
-        """One more. ``sequence``: its number in the run's record, where that has numbers."""
+    def append(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """One more; its number is that of the run's record, where it has one."""
         event = as_event(kind, fields)
         with self._lock:
-            self._last = self._last + 1 if sequence is None else max(sequence, self._last + 1)
-            event.sequence = self._last
+            event.sequence = fields.sequence if isinstance(fields, Recorded) else self._last + 1
+            self._last = max(self._last, event.sequence)
             if len(self._events) == self._events.maxlen:
-                self._forgotten = self._events[0].sequence
+                self._forgotten = max(self._forgotten, self._events[0].sequence)
             self._events.append(event)
+            self._arrived += 1
             listeners = list(self._listeners)
         for wake in listeners:
             wake()
 
-    def after(self, sequence: int, most: int = 100) -> list[Event]:
-        """The next events behind a number; first of them a gap where some are forgotten. At most ``most``."""
+    def since(self, arrival: int, after: int) -> tuple[int, list[Event]]:
+        """The next events for a watcher that has had ``arrival`` of them, and how many it has had then.
+
+        Those with a sequence number above ``after``, in the order in which they came, which around a change of threads
+        may not be that of their numbers. The first is a gap where some of them are forgotten.
+        """
         with self._lock:
+            oldest = self._arrived - len(self._events)
             found: list[Event] = []
-            if sequence < self._forgotten:
-                text = json.dumps({"after": sequence, "missed": self._forgotten - sequence})
-                found.append(Event(sequence=self._forgotten, time=time.time(), kind=GAP, fields=text))
-            for event in self._events:
-                if event.sequence > sequence:
-                    found.append(event)
-                if len(found) >= most:
-                    break
-            return found
+            if self._forgotten > after and arrival < oldest:
+                missed = json.dumps({"missed": oldest - arrival if arrival else self._forgotten - after})
+                found.append(Event(sequence=self._forgotten, time=time.time(), kind=GAP, fields=missed))
+            start = max(arrival - oldest, 0)
+            fresh = [self._events[place] for place in range(start, min(start + MOST_AT_ONCE, len(self._events)))]
+            return oldest + start + len(fresh), found + [event for event in fresh if event.sequence > after]
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` on each event, from the thread that writes; what is returned ends it."""
@@ -75,15 +80,15 @@ class EventLog:
 
 def as_event(kind: str, fields: Mapping[str, Any]) -> Event:
     """A record of a run as a message, without its number; what is too large is left out and named."""
-    plain = {str(name): _plain(value) for name, value in fields.items() if name != "sequence"}
+    plain = {str(name): _plain(value) for name, value in fields.items()}
     text = json.dumps(plain, default=str)
     if len(text.encode()) > MOST_FIELDS_BYTES:
-        sizes = {name: len(json.dumps(value, default=str).encode()) for name, value in plain.items()}
-        small = {name: value for name, value in plain.items() if sizes[name] <= MOST_FIELDS_BYTES // 64}
-        text = json.dumps({**dict(list(small.items())[:32]), "left_out": sorted(set(plain) - set(small))[:32]})
+        small = [name for name, value in plain.items() if len(json.dumps(value, default=str)) <= 1_000][:32]
+        left_out = [name[:64] for name in plain if name not in small][:32]
+        text = json.dumps({**{name: plain[name] for name in small}, "left_out": left_out}, default=str)
     client, number = plain.get("client"), plain.get("round")
     return Event(
-        time=float(fields.get("time") or time.time()),
+        time=fields.time if isinstance(fields, Recorded) else time.time(),
         kind=kind.removeprefix(FLEET)[:64],
         client=client[:128] if isinstance(client, str) else "",
         round=number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else 0,

@@ -10,8 +10,11 @@ from strategies.helm import Helm
 from strategies.roster import ClientRecord
 from thinwire.v1.operator_pb2 import (
     CLIENT_STATE_ABSENT,
+    CLIENT_STATE_BANNED,
     CLIENT_STATE_CONNECTED,
+    CLIENT_STATE_DRAINED,
     Client,
+    ClientState,
     Status,
 )
 
@@ -106,7 +109,7 @@ class Progress:
                 replied=[names[index] for index in sorted(self._replied)],
                 round_seconds=0.0 if began is None else time.monotonic() - began,
                 seconds=time.monotonic() - self._started,
-                clients=len(names),
+                clients=sum(client.ban is None for client in ([] if helm is None else helm.clients)),
                 connected=len(self.connected()),
                 uplink_bytes=tally.uplink_bytes,
                 downlink_bytes=tally.downlink_bytes,
@@ -127,7 +130,7 @@ class Progress:
             index=record.index,
             weight=record.weight,
             examples=record.examples,
-            state=CLIENT_STATE_CONNECTED if record.name in connected else CLIENT_STATE_ABSENT,
+            state=_state(record, connected),
             last_seen=self._seen.get(record.name, 0.0),
             version=-1 if record.version is None else record.version,
             asked=tally.asked,
@@ -140,3 +143,12 @@ class Progress:
             last_failure=tally.last_failure,
             address=self._addresses.get(record.name, ""),
         )
+
+
+def _state(record: ClientRecord, connected: set[str]) -> ClientState:
+    """The operator's word before what the network says."""
+    if record.ban is not None:
+        return CLIENT_STATE_BANNED
+    if record.drained:
+        return CLIENT_STATE_DRAINED
+    return CLIENT_STATE_CONNECTED if record.name in connected else CLIENT_STATE_ABSENT

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc.aio
 
+from server.control import asking
 from server.control.callers import ControlOptions, NotAnOperator, caller
 from server.control.commands import Refusal
 from server.control.control import Control
@@ -54,18 +56,18 @@ class OperatorService(OperatorServiceServicer):  # type: ignore[misc]
         await self._operator(context)
         if len(self._news) >= MOST_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} watch this run already")
-        news, sequence = asyncio.Event(), request.after
+        news, arrival = asyncio.Event(), 0
         self._news.add(news)
         try:
             while True:
                 news.clear()
-                over, found = self._over, self._control.events.after(sequence)
+                before, over = arrival, self._over
+                arrival, found = self._control.events.since(arrival, request.after)
                 for event in found:
                     yield event
-                    sequence = event.sequence
-                if not found and over:
+                if arrival == before and over:
                     return
-                if not found:
+                if arrival == before:
                     await news.wait()
         finally:
             self._news.discard(news)
@@ -86,7 +88,23 @@ class OperatorService(OperatorServiceServicer):  # type: ignore[misc]
 
     async def Checkpoint(self, request: messages.CheckpointRequest, context: Any) -> messages.Done:  # noqa: N802
         """Write a checkpoint."""
-        return await self._done(context, self._control.checkpoint, "a checkpoint is written")
+        return await self._done(context, partial(asking.checkpoint, self._control), "a checkpoint is written")
+
+    async def Drain(self, request: messages.DrainRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Ask a client no more, or again."""
+        what = f"client {request.client!r} is asked {'again' if request.undo else 'no more'}"
+        ask = partial(asking.drain, self._control, name=request.client, undo=request.undo)
+        return await self._done(context, ask, what)
+
+    async def Ban(self, request: messages.BanRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Put a client out of the run."""
+        ask = partial(asking.ban, self._control, name=request.client, reason=request.reason)
+        return await self._done(context, ask, f"client {request.client!r} is turned away; its weight is the others'")
+
+    async def Change(self, request: messages.ChangeRequest, context: Any) -> messages.Done:  # noqa: N802
+        """Change keys of the configuration."""
+        ask = partial(asking.change, self._control, keys=dict(request.keys))
+        return await self._done(context, ask, f"{', '.join(sorted(request.keys))} will be changed")
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -120,11 +138,9 @@ class OperatorService(OperatorServiceServicer):  # type: ignore[misc]
     async def _done(self, context: Any, ask: Callable[[str], "str | Future[str]"], what: str = "") -> messages.Done:
         """Ask as the caller; an answer that takes the run's thread is waited for a moment."""
         by = await self._operator(context)
-        try:
-            asked = await self._refusable(context, lambda: ask(by))
-            text = asked if isinstance(asked, str) else await self._outcome(context, asked, what)
-        finally:
-            log.info("%s asked for %s", by, getattr(ask, "__name__", what))
+        asked = await self._refusable(context, lambda: ask(by))
+        text = asked if isinstance(asked, str) else await self._outcome(context, asked, what)
+        log.info("%s: %s", by, text)
         return messages.Done(message=text, status=self._control.status())
 
     async def _outcome(self, context: Any, outcome: "Future[str]", what: str) -> str:

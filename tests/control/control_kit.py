@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+@dataclass
 class Bench(PlainWorkshop):
     """Opens places on the problem, and remembers with which configurations."""
 
-    configurations: list[dict[str, Any]]
+    configurations: list[dict[str, Any]] = field(default_factory=list)
 
     def opened(self, configuration: str, clients: int) -> "Bench":
         self.configurations.append(json.loads(configuration))
@@ -64,12 +66,16 @@ class Bench(PlainWorkshop):
 class Server:
     """One server process's part in a run, in a thread."""
 
+    bench: Bench
+    outcomes: dict[str, str]  # how each client's session ended
+
     def __init__(self, folder: Path, options: dict[str, Any], control: ControlOptions | None = None) -> None:
         self.config = RunConfig.of({**OPTIONS, **options})
         self.strategy = MethodStrategy(self.config, layout=PROBLEM.layout)
         self.folder = RunDirectory(folder, mirrors=self.config.checkpoint.mirrors != "none")
         self.control: Control | None = None
         self.outcome: BaseException | None = None
+        self.kept: list[RunConfig] = []
         self._options = control or ControlOptions()
         self._ready = threading.Event()
         self.grid = FleetGrid(FleetOptions(address="127.0.0.1:0"), int(RUN[:15], 16), self._event)
@@ -85,7 +91,8 @@ class Server:
     def _serve(self) -> None:
         x0 = PROBLEM.layout.unflatten(PROBLEM.x0)
         try:
-            with controlled(RUN, self.config, self.folder, self._options) as self.control:
+            keep = self.kept.append
+            with controlled(RUN, self.config, self.folder, self._options, keep) as self.control:
                 self.control.progress.connected = lambda: {node.name for node in self.grid.get_nodes()}
                 self.strategy.steering = self.control
                 self._ready.set()
@@ -115,8 +122,9 @@ class Server:
 
 
 @contextmanager
-def clients(address: str, bench: Bench, names: list[str]) -> Iterator[dict[str, FleetSession]]:
-    """Sessions in threads, with their states in memory."""
+def clients(address: str, bench: Bench, names: list[str]) -> Iterator[dict[str, str]]:
+    """Sessions in threads, with their states in memory; how each ended, by name."""
+    outcomes: dict[str, str] = {}
 
     def session(name: str) -> FleetSession:
         store = MemoryClientStore()
@@ -124,16 +132,18 @@ def clients(address: str, bench: Bench, names: list[str]) -> Iterator[dict[str, 
         options = SessionOptions(address, name, first_wait_seconds=0.02)
         return FleetSession(options, lambda message, context: respond(desk, message))
 
-    def take_part(one: FleetSession) -> None:
-        with suppress(ConfigError):  # a server that refuses a client says so itself
-            one.run_forever()
+    def take_part(name: str) -> None:
+        try:
+            outcomes[name] = sessions[name].run_forever()
+        except ConfigError as error:
+            outcomes[name] = str(error)
 
     sessions = {name: session(name) for name in names}
-    threads = [threading.Thread(target=take_part, args=(one,)) for one in sessions.values()]
+    threads = [threading.Thread(target=take_part, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     try:
-        yield sessions
+        yield outcomes
     finally:
         for one in sessions.values():
             one.stop()
@@ -147,9 +157,9 @@ def running(folder: Path, **options: Any) -> Iterator[tuple[Server, Operator]]:
     with ExitStack() as stack:
         server = Server(folder, options)
         stack.callback(server.close)
-        bench = Bench(server.strategy.method, PROBLEM, 0)
-        bench.configurations = []
-        stack.enter_context(clients(server.grid.address, bench, [f"client-{i}" for i in range(CLIENTS)]))
+        server.bench = Bench(server.strategy.method, PROBLEM, 0)
+        names = [f"client-{i}" for i in range(CLIENTS)]
+        server.outcomes = stack.enter_context(clients(server.grid.address, server.bench, names))
         yield server, stack.enter_context(Operator.of_run(folder))
 
 

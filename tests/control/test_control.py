@@ -1,13 +1,18 @@
 """An operator sees a run over a real socket, holds it, and ends it without losing anything."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from control_kit import CLIENTS, RUN, running, wait_for
 
+from server.control.service import MOST_WATCHERS
 from thinwire.errors import ConfigError
 from thinwire.v1 import operator_pb2 as messages
+from thinwire.wire.operator import Operator
 
 
 def test_the_operator_sees_the_run_and_its_clients(tmp_path: Path) -> None:
@@ -84,3 +89,135 @@ def test_a_watcher_sees_every_event_once_and_ends_with_the_run(tmp_path: Path) -
         assert numbers == sorted(set(numbers))
         assert [event.round for event in events if event.kind == "round"] == list(range(1, 21))
         assert {"opened", "hello", "roster"} <= {event.kind for event in events}
+
+
+def test_a_drained_client_is_asked_no_more_until_it_is_asked_again(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, operator):
+        wait_for(lambda: operator.status().round >= 2, "second round")
+        operator.drain("client-1")
+        wait_for(lambda: operator.clients()[1].state == messages.CLIENT_STATE_DRAINED, "drained client")
+        drained = operator.status().round
+        wait_for(lambda: operator.status().round >= drained + 3, "round without it")
+        client = operator.clients()[1]
+        assert client.weight == pytest.approx(1 / CLIENTS)
+        rows = [row for row in server.folder.rounds() if row["round"] > drained + 1]
+        assert rows
+        assert all(row["asked"] == [0, 2] for row in rows)
+        with pytest.raises(ConfigError, match="is drained already"):
+            operator.drain("client-1")
+        operator.drain("client-1", undo=True)
+        wait_for(lambda: server.folder.rounds()[-1]["asked"] == [0, 1, 2], "round with it")
+        with pytest.raises(ConfigError, match="no client of this run is called 'client-9'; did you mean"):
+            operator.drain("client-9")
+
+
+def test_the_last_client_that_rounds_may_ask_cannot_be_drained_nor_banned(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, operator):
+        wait_for(lambda: operator.status().round >= 1, "first round")
+        operator.drain("client-0")
+        operator.drain("client-1")
+        wait_for(lambda: operator.clients()[1].state == messages.CLIENT_STATE_DRAINED, "drained clients")
+        for refused in (operator.drain, operator.ban):
+            with pytest.raises(ConfigError, match="is the last that rounds may ask"):
+                refused("client-2")
+
+
+def test_a_banned_client_is_told_why_and_stays_out_when_the_run_is_resumed(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, operator):
+        wait_for(lambda: operator.status().round >= 2, "second round")
+        operator.ban("client-2", "sends noise")
+        wait_for(lambda: server.outcomes.get("client-2"), "client that was sent away")
+        assert "client 'client-2' was banned from this run: sends noise" in server.outcomes["client-2"]
+        wait_for(lambda: operator.clients()[2].state == messages.CLIENT_STATE_BANNED, "banned client")
+        assert [client.weight for client in operator.clients()] == [0.5, 0.5, 0.0]
+        assert operator.status().clients == CLIENTS - 1
+        banned = operator.status().round
+        wait_for(lambda: operator.status().round >= banned + 3, "round without it")
+        assert server.folder.rounds()[-1]["asked"] == [0, 1]
+        with pytest.raises(ConfigError, match="is banned already"):
+            operator.ban("client-2")
+        operator.stop()
+        server.join()
+    with running(tmp_path) as (server, operator):
+        wait_for(lambda: server.outcomes.get("client-2"), "client that was sent away again")
+        assert "sends noise" in server.outcomes["client-2"]
+        assert [client.weight for client in operator.clients()] == [0.5, 0.5, 0.0]
+        events = [event for event in operator.watch(0, timeout_seconds=0.5) if event.kind == "banned"]
+        assert [(event.client, json.loads(event.fields)["by"]) for event in events] == [("client-2", "local")]
+
+
+def test_a_changed_configuration_reaches_server_and_clients_and_is_kept(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, operator):
+        wait_for(lambda: operator.status().round >= 2, "second round")
+        rate = str(server.config.optimiser["rate"] / 2)
+        keys = {"participation.fraction": "0.4", "optimiser.rate": rate, "local.rate": "0.025", "round.retries": "7"}
+        operator.change(keys)
+        wait_for(lambda: server.kept, "kept configuration")
+        changed = server.kept[-1]
+        assert changed.participation.fraction == 0.4
+        assert changed.round.retries == 7
+        assert changed.local["rate"] == 0.025
+        version = operator.status().round
+        wait_for(lambda: operator.status().round > version + 2, "round after the change")
+        assert len(server.folder.rounds()[-1]["asked"]) == 1
+        assert server.strategy.method.optimiser.rate == float(rate)
+        assert json.loads(operator.status().configuration)["round"]["retries"] == 7
+        rates = [configuration["local"]["rate"] for configuration in server.bench.configurations]
+        assert rates[:CLIENTS] == [0.1] * CLIENTS
+        assert set(rates[CLIENTS:]) == {0.025}
+        (event,) = (event for event in operator.watch(0, timeout_seconds=0.5) if event.kind == "changed")
+        assert json.loads(event.fields)["keys"]["participation.fraction"] == [1.0, 0.4]
+        operator.change({"rounds": str(operator.status().round + 5)})
+        server.join()
+        assert server.outcome is None
+        assert not server.strategy.stopped
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"method.name": "ef14"}, "'method.name' cannot be changed while a run runs; allowed: rounds, participation"),
+        ({"participation.fraction": "1.5"}, "fraction = 1.5 is not in"),
+        ({"rounds": "0"}, "rounds = 0"),
+        ({"local.rate": "inf"}, "local.rate = inf must be a number above 0"),
+        ({"optimiser.rate": "-1"}, "rate = -1"),
+        ({"round.retries": "many"}, "round.retries = 'many'"),
+        ({}, "nothing to change"),
+        ({"rounds": "1" * 300}, "at most 32 keys and values of 200 characters"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused_with_what_can(held: Operator, keys: dict[str, str], reason: str) -> None:
+    before = held.status().configuration
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        held.change(keys)
+    assert held.status().configuration == before
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator of a run that is held."""
+    with running(tmp_path_factory.mktemp("run")) as (_, operator):
+        operator.pause()
+        wait_for(lambda: operator.status().state == messages.RUN_STATE_PAUSED, "held run")
+        yield operator
+
+
+def test_a_reason_that_is_too_long_or_not_printable_is_refused(held: Operator) -> None:
+    for reason in ("x" * 201, "two\nlines"):
+        with pytest.raises(ConfigError, match="200 printable ones at most"):
+            held.ban("client-0", reason)
+
+
+def test_a_request_over_the_limit_is_refused(held: Operator) -> None:
+    with pytest.raises(ConfigError, match="larger than max"):
+        held.change({"x" * 70_000: "1"})
+
+
+def test_more_watchers_than_allowed_are_sent_away(held: Operator) -> None:
+    with ExitStack() as stack:
+        for _ in range(MOST_WATCHERS):  # each over a connection of its own
+            watcher = stack.enter_context(Operator(held.address)).watch(0)
+            assert next(watcher).sequence >= 1
+            stack.callback(watcher.close)
+        with Operator(held.address) as one_more, pytest.raises(ConfigError, match="16 watch this run already"):
+            next(one_more.watch(0))

@@ -1,14 +1,17 @@
 """The operator's control service beside a served run."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.control.callers import ControlOptions
 from server.control.control import Control, RunFacts
+from server.control.events import MOST_EVENTS
 from server.control.listener import ControlListener
 from server.grids.options import FleetOptions
+from server.observers import Recorded
 from server.run_directory import RunDirectory
+from server.run_store import holds_record, open_run
 from strategies.steering import Stopped
 from thinwire.run_config import RunConfig
 from thinwire.v1.operator_pb2 import RUN_STATE_FAILED, RUN_STATE_FINISHED
@@ -24,9 +27,18 @@ def control_options(address: str, fleet: FleetOptions) -> ControlOptions | None:
 
 
 @contextmanager
-def controlled(run: str, config: RunConfig, folder: RunDirectory, options: ControlOptions | None) -> Iterator[Control]:
-    """A Control that sees all that the folder records, listening while the run goes on. Raises ConfigError."""
-    control = Control(RunFacts(run, folder.path), config, folder.record, folder.rounds())
+def controlled(
+    run: str,
+    config: RunConfig,
+    folder: RunDirectory,
+    options: ControlOptions | None,
+    keep: Callable[[RunConfig], None],
+) -> Iterator[Control]:
+    """A Control that sees all that the folder records, listening while the run goes on. Raises ConfigError.
+
+    ``keep`` writes a changed configuration into the folder.
+    """
+    control = Control(RunFacts(run, folder.path), config, folder.record, keep, folder.rounds(), _past(folder))
     folder.observers.add(control)
     listener = None if options is None else ControlListener(control, options)
     if listener is not None:
@@ -43,6 +55,17 @@ def controlled(run: str, config: RunConfig, folder: RunDirectory, options: Contr
     finally:
         if listener is not None:
             listener.close()
+
+
+def _past(folder: RunDirectory) -> Iterator[tuple[str, Recorded]]:
+    """The last records of earlier processes."""
+    if not holds_record(folder.path):
+        return
+    stored = open_run(folder.path)
+    kinds = {str(event["event"]) for event in stored.events(limit=-MOST_EVENTS)}
+    for event in stored.events(kinds=[*sorted(kinds), "round"], limit=-MOST_EVENTS):
+        fields = {name: value for name, value in event.items() if name not in ("sequence", "time", "event")}
+        yield str(event["event"]), Recorded(fields, int(event["sequence"]), float(event["time"]))
 
 
 __all__ = ["control_options", "controlled"]

@@ -55,7 +55,7 @@ def serve(
     mirrors = keeps_mirrors(config, strategy.method, model.layout.numel)
     folder = RunDirectory(path, mirrors=mirrors, keep=config.checkpoint.keep, keep_events=config.record.events)
     try:
-        folder.write_config({**to_options(config), "server": to_options(replace(settings, token=""))})
+        folder.write_config(_kept(config, settings))
         outcome = _run(config, fleet, settings, model, folder, strategy, interruption)
     except Stopped:
         folder.end("stopped", "before the first round")
@@ -98,6 +98,9 @@ def _run(
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
+    def keep(changed: RunConfig) -> None:
+        folder.change_config(_kept(changed, settings))
+
     folder.observers.add(RunLog(run))
     fleet = replace(fleet, message_bytes=min(fleet.message_bytes, model.most_message_bytes()))
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
@@ -105,7 +108,7 @@ def _run(
         sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
         sys.stderr.flush()
         with (
-            controlled(run, config, folder, control_options(settings.control, settings)) as control,
+            controlled(run, config, folder, control_options(settings.control, settings), keep) as control,
             interruption.ends(control.stop, "the run ends after the open round, with a checkpoint"),
             monitored(settings, config, folder, lambda: {node.name for node in grid.get_nodes()}) as store,
         ):
@@ -125,6 +128,11 @@ def _run(
         progress.close()
         grid.close()
     return Outcome(config, totals, folder.path)
+
+
+def _kept(config: RunConfig, settings: ServerConfig) -> dict[str, Any]:
+    """run.toml; the token is a secret."""
+    return {**to_options(config), "server": to_options(replace(settings, token=""))}
 
 
 def _fleet(settings: ServerConfig) -> FleetOptions:
