@@ -53,7 +53,7 @@ def test_the_pictures_of_a_run_and_its_yardstick_are_the_same_bytes_every_time(t
 
 
 def test_a_run_with_a_loss_alone_has_a_picture_of_its_loss(tmp_path: Path) -> None:
-    assert len(draw(tmp_path, "loss", [Curve.of("run", rows(3, accuracy=False))])) == 2
+    assert len(draw([tmp_path / name for name in PICTURES], "loss", [Curve.of("run", rows(3, accuracy=False))])) == 2
 
 
 def test_a_run_without_evaluations_has_no_picture(tmp_path: Path) -> None:

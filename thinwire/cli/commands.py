@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 import thinwire
-from thinwire.cli import certs, laboratory, operating
+from thinwire.cli import certs, drawing, laboratory, operating
 from thinwire.cli.logs import logged
-from thinwire.cli.options import client_options, run_options
+from thinwire.cli.options import EngineName, client_options, run_options
 from thinwire.errors import ConfigError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.add_typer(certs.app, name="certs")
 app.add_typer(laboratory.app, name="lab")
 operating.add_to(app)
+app.command()(drawing.plot)
+app.command()(drawing.report)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the run's configuration.")]
 Set = Annotated[
@@ -43,8 +45,6 @@ TaskName = Annotated[
 Init = Annotated[Path | None, typer.Option(help="Start from these weights (safetensors).")]
 Pem = Path | None
 Out = Annotated[Path | None, typer.Option(help="Run directory (default: runs/DATE-METHOD).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
-
 Metrics = Annotated[
     str | None, typer.Option(help="Serve metrics to Prometheus on host:port, or on a port of this machine.")
 ]
@@ -52,6 +52,9 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBo
 Hooks = Annotated[
     list[str] | None, typer.Option("--hook", help="Observer of one's own, package.module:Class. Repeatable.")
 ]
+Cohort = Annotated[int | None, typer.Option(help="Number of clients asked per round, instead of --participation.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
+
 
 @app.command()
 @logged
@@ -60,6 +63,7 @@ def simulate(
     clients: Clients = None,
     rounds: Rounds = None,
     participation: Participation = None,
+    cohort: Cohort = None,
     seed: Seed = None,
     method: MethodName = None,
     uplink: Uplink = None,
@@ -69,11 +73,19 @@ def simulate(
     set_: Set = None,
     out: Out = None,
     baseline: Annotated[bool, typer.Option(help="Run dense FedAvg beside it, as the yardstick.")] = True,
-    json_: Json = False,
-) -> None:
     tensorboard: TensorBoard = False,
     hook: Hooks = None,
-    """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
+    workers: Annotated[int, typer.Option(help="Processes that the clients are spread over; 1: this one.")] = 1,
+    engine: Annotated[
+        EngineName, typer.Option(help="What plays the clients; flower is Flower's own engine, on Ray.")
+    ] = EngineName.IN_PROCESS,
+    client_cpus: Annotated[float, typer.Option(help="With --engine flower: cores of each client at work.")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(help="With --engine flower: share of a GPU of each, e.g. 0.25.")] = 0.0,
+    json_: Json = False,
+) -> None:
+    """Train a federation of virtual clients on this machine; every byte that would travel is packed and counted."""
+    from thinwire.cli.cross_device import with_cohort
+    from thinwire.cli.engines import engine_of
     from thinwire.cli.simulation import run_simulation
 
     flags: dict[str, Any] = {
@@ -83,9 +95,11 @@ def simulate(
         "seed": seed,
         "init": _text(init),
     }
-    names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
-    run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
     flags |= {"server.tensorboard": tensorboard or None, "server.hooks": hook or None}
+    names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
+    options = with_cohort(run_options(config, flags, names, set_ or []), cohort, participation)
+    played_by = engine_of(engine, workers, client_cpus, client_gpus)
+    run_simulation(options, out, baseline=baseline, as_json=json_, engine=played_by)
 
 
 @app.command()
@@ -117,11 +131,11 @@ def server(
     insecure_address: Annotated[
         str | None, typer.Option(help="The second time: --address again, to listen on it without TLS.")
     ] = None,
-    json_: Json = False,
-) -> None:
     metrics: Metrics = None,
     tensorboard: TensorBoard = False,
     hook: Hooks = None,
+    json_: Json = False,
+) -> None:
     """Serve a run to clients over gRPC."""
     from server.run_directory import CONFIG, check_resumable
     from thinwire.cli.serving import serve
@@ -138,9 +152,9 @@ def server(
     host |= {"revoked": revoked, "insecure_address": insecure_address}
     flags |= {f"server.{name}": _text(value) for name, value in host.items()}
     flags["server.insecure"] = insecure or None
+    flags |= {"server.metrics": metrics, "server.tensorboard": tensorboard or None, "server.hooks": hook or None}
     if keep_on and out is None:
         raise ConfigError("--keep-on needs --out, the run directory to go on in or to begin")
-    flags |= {"server.metrics": metrics, "server.tensorboard": tensorboard or None, "server.hooks": hook or None}
     if keep_on and out is not None and (out / CONFIG).exists():
         resume, out = out, None
     if resume is not None and out is not None:
@@ -174,9 +188,9 @@ def client(
     insecure_address: Annotated[
         str | None, typer.Option(help="The second time: --server again, to dial it without TLS.")
     ] = None,
+    metrics: Metrics = None,
     set_: Set = None,
 ) -> None:
-    metrics: Metrics = None,
     """Take part in a run: train on local data whenever the server asks, until the run is over."""
     from thinwire.cli.taking_part import take_part
 
