@@ -81,10 +81,10 @@ def interruptible(command: Callable[..., T]) -> Callable[..., T]:
         with Interruption() as interruption:
             try:
                 outcome = command(*arguments, interruption=interruption, **options)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Stopped):
                 if interruption.afterwards:
                     say(interruption.afterwards, "stopped")
-                raise
+                raise KeyboardInterrupt from None
         if interruption.by is None:
             return outcome
         if interruption.afterwards:

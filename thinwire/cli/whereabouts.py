@@ -1,0 +1,140 @@
+"""Where a run is: in a run directory of this machine, or behind a control service's address."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thinwire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from thinwire.wire.operator import Operator
+
+RUNS = Path("runs")
+RUN_DIR_HELP = "Run directory; default: the newest below runs/, one whose server runs before any other."
+TLS = "(PEM), where the control service wants TLS."
+
+
+def run_directories(incomplete: str = "") -> list[str]:
+    """The run directories below runs/ and below what is typed so far, for the shell's completion."""
+    typed = Path(incomplete)
+    below = typed if incomplete.endswith(os.sep) else typed.parent
+    found = [*_runs_in(RUNS), *(_runs_in(below) if below != RUNS else [])]
+    return sorted({str(path) for path in found if str(path).startswith(incomplete)})
+
+
+RunDir = Annotated[Path | None, typer.Argument(help=RUN_DIR_HELP, autocompletion=run_directories, show_default=False)]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN_DIR", help=RUN_DIR_HELP, autocompletion=run_directories, show_default=False),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", envvar="THINWIRE_OPERATOR_ADDRESS", help="Control service of a run elsewhere."),
+]
+Ca = Annotated[
+    Path | None, typer.Option(envvar="THINWIRE_OPERATOR_CA", help=f"Certificate that signed the server's {TLS}")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar="THINWIRE_OPERATOR_CERTIFICATE", help=f"The operator's certificate {TLS}")
+]
+Key = Annotated[Path | None, typer.Option(envvar="THINWIRE_OPERATOR_KEY", help=f"Its private key {TLS}")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """A run directory of this machine, or an address; and the operator's credentials."""
+
+    folder: Path | None
+    address: str | None
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+    @staticmethod
+    def of(
+        folder: Path | None, address: str | None, ca: Path | None, certificate: Path | None, key: Path | None
+    ) -> "Whereabouts":
+        """What was said, or the newest run below runs/. Raises ConfigError where that leaves no run."""
+        if folder is not None and address is not None:  # an address of the environment gives way
+            address = None
+        if folder is None and address is None:
+            folder = newest()
+        return Whereabouts(folder, address, ca, certificate, key)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return str(self.folder if self.address is None else self.address)
+
+    def operator(self) -> "Operator":
+        """The control service of its server. Raises ConfigError where no server says that it runs."""
+        from thinwire.credentials import check_authority, check_pair
+        from thinwire.wire.operator import Operator
+
+        check_authority(self.ca, "CA certificate")
+        check_pair(self.certificate, self.key, "operator's")
+        if self.address is not None:
+            return Operator(self.address, self.ca, self.certificate, self.key)
+        assert self.folder is not None
+        if not self.folder.is_dir():
+            raise ConfigError(f"there is no run directory {self.folder}{_offer()}")
+        self._check_alive(self.folder)
+        return Operator.of_run(self.folder, self.ca, self.certificate, self.key)
+
+    def serves(self) -> bool:
+        """Whether a server says that it runs, as far as can be told without calling it."""
+        if self.folder is None:
+            return True
+        return _serves(self.folder)
+
+    def _check_alive(self, folder: Path) -> None:
+        """Raises ConfigError where the server is gone, saying what helps."""
+        from server.run_store import holds_record, open_run
+
+        if _serves(folder):
+            return
+        if not holds_record(folder):
+            raise ConfigError(f"{folder} holds no run{_offer()}")
+        info = open_run(folder).info
+        onward = f"; go on with thinwire server --resume {folder}" if info.state in ("stopped", "killed") else ""
+        if info.state == "running":
+            raise ConfigError(f"the run in {folder} has no control service: a simulation, or server.control is off")
+        raise ConfigError(f"no server runs on {folder}: the run is {info.state}{onward}")
+
+
+def newest() -> Path:
+    """The newest run below runs/, one whose server runs before any other. Raises ConfigError where there is none."""
+    found = _runs_in(RUNS)
+    if not found:
+        raise ConfigError(f"there is no run below {RUNS}{os.sep}; give a run directory, or --address HOST:PORT")
+    return max(found, key=lambda folder: (_serves(folder), _changed(folder)))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    from server.run_store import holds_record
+
+    try:
+        return [path for path in folder.iterdir() if path.is_dir() and (holds_record(path) or _serves(path))]
+    except OSError:
+        return []
+
+
+def _serves(folder: Path) -> bool:
+    """Whether the server that wrote the folder's control file still holds the folder."""
+    from server import run_lock
+    from thinwire.wire.operator import CONTROL
+
+    return (folder / CONTROL).exists() and run_lock.held(folder)
+
+
+def _changed(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in folder.glob("*.sqlite*")), default=folder.stat().st_mtime)
+
+
+def _offer() -> str:
+    found = _runs_in(RUNS)
+    return f"; the newest below {RUNS}{os.sep} is {max(found, key=_changed)}" if found else ""
