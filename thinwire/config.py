@@ -132,11 +132,15 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+OPERATOR = "THINWIRE_OPERATOR_"
+"""How the variables begin that say where the operator's commands find a run; they are no keys of one."""
+
+
 def environment(prefix: str = "THINWIRE_") -> dict[str, Any]:
     """Options from environment variables: ``THINWIRE_UPLINK__FRACTION=0.1`` is ``uplink.fraction = 0.1``."""
     options: dict[str, Any] = {}
     for name, text in sorted(os.environ.items()):
-        if name.startswith(prefix):
+        if name.startswith(prefix) and not name.startswith(OPERATOR):
             options = put(options, name[len(prefix) :].lower().replace("__", "."), _value(text))
     return options
 

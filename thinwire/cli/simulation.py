@@ -131,6 +131,8 @@ def simulate(
             result = strategy.start(
                 grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
             )
+        if strategy.stopped:
+            folder.end("stopped", "interrupted")
         folder.save_model(from_arrays(result.arrays))
     except BaseException as error:
         folder.failed(error)
