@@ -45,7 +45,8 @@ class SessionOptions:
     message_bytes: int = MESSAGE_BYTES  # largest message accepted from the server
     patience_seconds: float = 300.0  # without any connection before the session gives up; inf: never
     first_wait_seconds: float = 0.2  # before the second attempt; doubles, up to 30 s
-    keepalive_seconds: float = 30.0  # between pings; a server that does not answer one is taken for gone
+    keepalive_seconds: float = 30.0  # between pings; a server whose machine does not confirm one is taken for gone
+    stall_seconds: float = 600.0  # for the answer to a ping: on a thin wire it waits behind what was sent before it
     node_config: Mapping[str, Scalar] = field(default_factory=dict)  # what the ClientApp finds in its Context
     run_config: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -57,7 +58,7 @@ class SessionOptions:
             raise ConfigError("certificate and key belong together: set both or neither")
         if self.certificate is not None and self.ca is None:
             raise ConfigError("a client certificate needs TLS: set ca too")
-        for name in ("message_bytes", "patience_seconds", "first_wait_seconds", "keepalive_seconds"):
+        for name in ("message_bytes", "patience_seconds", "first_wait_seconds", "keepalive_seconds", "stall_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}; must be above 0")
         check_plain(self.address, self.insecure, self.insecure_address, self.ca is not None)
@@ -190,7 +191,8 @@ def _channel_options(options: SessionOptions) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MOST_CHUNK_BYTES + FRAME_OVERHEAD_BYTES),
         ("grpc.max_send_message_length", MOST_CHUNK_BYTES + FRAME_OVERHEAD_BYTES),
         ("grpc.keepalive_time_ms", milliseconds),
-        ("grpc.keepalive_timeout_ms", milliseconds),
+        ("grpc.keepalive_timeout_ms", milliseconds),  # TCP's own: until the other machine has confirmed what was sent
+        ("grpc.http2.ping_timeout_ms", int(options.stall_seconds * 1_000)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 0),
     ]

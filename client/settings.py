@@ -25,7 +25,7 @@ class ClientSettings:
     server_name: str = ""  # expect this name in the server's certificate instead of the host that is dialled
     insecure: bool = False  # without TLS; to another machine only together with insecure_address
     insecure_address: str = ""  # the server's address once more: dial it without TLS although it is not loopback
-    keepalive_seconds: float = 30.0  # between pings; a server that does not answer one in that time is taken for gone
+    keepalive_seconds: float = 30.0  # between pings; a server whose machine confirms none in it is taken for gone
     patience_seconds: float = 300.0  # give up when the server is away for longer; 0: never
     metrics: str = ""  # host:port, or a port of this machine, where Prometheus may scrape; empty: nowhere
 

@@ -111,8 +111,10 @@ def _channel_options(options: FleetOptions) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", frame_bytes),
         ("grpc.max_send_message_length", frame_bytes),
         ("grpc.keepalive_time_ms", _milliseconds(options.keepalive_seconds)),
+        # Until a client's machine has confirmed what was sent, by TCP; and until its process has answered a ping, which
+        # on a thin wire waits behind a whole chunk.
         ("grpc.keepalive_timeout_ms", _milliseconds(options.keepalive_seconds)),
-        ("grpc.http2.ping_timeout_ms", _milliseconds(options.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(options.stall_seconds)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MILLISECONDS),

@@ -36,8 +36,8 @@ class FleetOptions:
     stray_replies: int = 64  # to nothing that was asked, in one stream; above: cut off
     hello_seconds: float = 20.0  # for the TLS handshake of a new connection, then for the client to say who it is
     idle_seconds: float = 60.0  # for a connection on which no client talks
-    stall_seconds: float = 600.0  # for the next frame of a message under way, either way: 256 KiB at 3.5 kbit/s
-    keepalive_seconds: float = 30.0  # between pings; a client that does not answer one in that time is taken for gone
+    stall_seconds: float = 600.0  # for the next frame of a message under way, or a ping's answer: 256 KiB at 3.5 kbit/s
+    keepalive_seconds: float = 30.0  # between pings; a client whose machine confirms none in it is taken for gone
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):

@@ -121,9 +121,12 @@ class Proxy:
         self.to_server_bytes = 0
         self.cut_after_bytes: int | None = None  # towards the client, then cut
         self.cut_after_reply_bytes: int | None = None  # towards the server, then cut
+        self.bytes_per_second: float | None = None  # towards the client; the kernels' buffers hold what waits
+        self.source = "127.0.0.1"  # the address that the server sees
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._start(self._accept)
 
     def cut(self) -> None:
@@ -136,6 +139,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._closing.set()
         self.cut()
         for thread in list(self._threads):
             thread.join(DEADLINE_SECONDS)
@@ -153,7 +157,7 @@ class Proxy:
                 near, _ = self._listening.accept()
             except OSError:
                 return
-            far = socket.create_connection(self._target)
+            far = socket.create_connection(self._target, source_address=(self.source, 0))
             with self._lock:
                 self._sockets += [near, far]
             self._start(self._pump, near, far, False)
@@ -165,6 +169,8 @@ class Proxy:
                 if self._counts_out(len(data), towards_client):
                     self.cut()
                     return
+                if towards_client and self.bytes_per_second is not None:
+                    self._closing.wait(len(data) / self.bytes_per_second)
                 sink.sendall(data)
         except OSError:
             return

@@ -88,6 +88,40 @@ def test_a_run_survives_wires_cut_every_round() -> None:
             assert [data_of(reply) for reply in replies] == [bytes([turn]) * 300_000] * 2
 
 
+def test_a_client_whose_address_changes_in_mid_reply_goes_on_where_it_was() -> None:
+    """Another network, another NAT: the name is what counts, and the reply is not computed twice."""
+    events, gate = Events(), Gate()
+    gate.open.set()
+    data = bytes(range(256)) * (4 * MEGABYTE // 256)
+    with fleet(events) as grid, proxy(grid.address) as wire:
+        wire.source = "127.0.0.2"
+        with clients(wire.address, "ann", app=gate):
+            (node,) = grid.wait_for_nodes(1, 10)
+            wire.source = "127.0.0.3"
+            wire.cut_after_reply_bytes = wire.to_server_bytes + 2 * MEGABYTE
+            (reply,) = grid.send_and_receive([ask(node, data)], timeout=10)
+            assert data_of(reply) == data
+            assert grid.get_node_ids() == [node]
+        assert gate.calls == 1
+        assert "from ipv4:127.0.0.2:" in events.wait("opened", "ann")
+        assert "from ipv4:127.0.0.3:" in events.wait("opened", "ann", count=2)
+
+
+def test_a_request_that_takes_longer_than_the_pings_behind_it_arrives() -> None:
+    """On a thin wire a ping waits behind what was sent before it; who cuts off then, sends the same again for ever."""
+    events = Events()
+    with (
+        fleet(events, keepalive_seconds=1.0) as grid,
+        proxy(grid.address) as wire,
+        clients(wire.address, "ann", keepalive_seconds=1.0),
+    ):
+        (node,) = grid.wait_for_nodes(1, 10)
+        wire.bytes_per_second = 60_000.0
+        (reply,) = grid.send_and_receive([ask(node, bytes(240_000))], timeout=15)
+        assert data_of(reply) == bytes(240_000)
+        assert [kind for kind, _, _ in events.seen] == ["opened"]
+
+
 def test_unanswered_messages_go_to_the_client_that_comes_later() -> None:
     with fleet(roster=("ann",)) as grid:
         node = node_id(RUN, "ann")
