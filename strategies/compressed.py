@@ -29,8 +29,14 @@ from flwr.serverapp.strategy import (  # isort: skip
     Strategy,
 )
 
+TOP_K = {"name": "top-k", "fraction": 0.05}
+"""What is sent either way unless something else is asked for: every twentieth entry."""
+
 SELECTING = (Bulyan, FedMedian, FedTrimmedAvg, MultiKrum)
 """Strategies that compare clients instead of adding them up; Krum is a MultiKrum."""
+
+SELDOM = 0.1
+"""Of the clients in a round: below it a client comes back after more than ten rounds."""
 
 QUANTISER_OMEGA = 1.0
 """Unbiased compressors up to this omega lose less than they keep: good enough for a model itself."""
@@ -45,8 +51,9 @@ class Compressed(Strategy):
 
     ``uplink``, ``downlink``: a compressor by name, or with options, ``{"name": "top-k", "fraction": 0.02}``.
     ``downlink.channel``: ``ef21-p`` (the change of the model, compressed; clients keep a copy), ``direct`` (the model
-    itself, compressed afresh; for quantisers), ``dense``. Where unsaid: ``direct`` for a quantiser under a strategy
-    that samples clients, or else ``ef21-p``; ``dense`` for ``identity``.
+    itself, compressed afresh; for quantisers), ``dense``. Where unsaid it is ``ef21-p``, ``dense`` for ``identity``,
+    and ``direct`` for a quantiser under a strategy that asks less than a tenth of the clients in a round: the changes
+    that such a client has missed are as large as the model.
     ``method``: how the uplink makes up for what it drops. ``ef14`` adds it to the client's next message, and the server
     keeps nothing: for strategies that add updates up. ``ef21`` keeps on both ends what the server knows of each
     client's direction, so that each client's model is whole at any time: for strategies that compare clients, whose
@@ -61,8 +68,8 @@ class Compressed(Strategy):
     def __init__(
         self,
         strategy: Strategy,
-        uplink: str | Options = "top-k",
-        downlink: str | Options = "top-k",
+        uplink: str | Options = TOP_K,
+        downlink: str | Options = TOP_K,
         method: str | Options = "",
         *,
         dense: Sequence[str] = STATISTICS,
@@ -77,8 +84,8 @@ class Compressed(Strategy):
         self._dense = (dense,) if isinstance(dense, str) else tuple(dense)
         self._record = record
         self._seed = seed
-        sampled = isinstance(strategy, FedAvg) and strategy.fraction_train < 1
-        if sampled and "channel" not in self.downlink:
+        seldom = isinstance(strategy, FedAvg) and strategy.fraction_train < SELDOM
+        if seldom and "channel" not in self.downlink:
             omega = build_compressor(self.downlink, "downlink").omega(PROBE)
             if omega is not None and 0 < omega <= QUANTISER_OMEGA:
                 self.downlink["channel"] = Direct.name
