@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from server.disk import refusal
 from strategies.store import Entry
-from thinwire.errors import RoundError
 from thinwire.wire.exchange import digest
 
 MAGIC = b"thinwire journal 2\n"
@@ -27,20 +27,20 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Write an entry and sync it. Raises RoundError when the disk does not take it; the round is then undecided."""
-        if self._file is None:
-            self._file = open(self.path, "ab")  # noqa: SIM115  held open for the next entries
-        file, start = self._file, self._file.tell()
+        start: int | None = None
         try:
+            if self._file is None:
+                self._file = open(self.path, "ab")  # noqa: SIM115  held open for the next entries
+            file, start = self._file, self._file.tell()
             if start == 0:
                 file.write(MAGIC)
             _write(file, entry)
             file.flush()
             os.fdatasync(file.fileno())
         except OSError as error:
-            self._cut(start)
-            raise RoundError(
-                f"cannot write the journal {self.path}: {error.strerror}; free some space and resume"
-            ) from None
+            if start is not None:
+                self._cut(start)
+            raise refusal("journal", self.path, error, self.path.parent) from None
 
     def _cut(self, start: int) -> None:
         """Leave nothing of an entry that the disk did not take; closing may still write what lies in the buffer."""
@@ -50,12 +50,16 @@ class Journal:
             os.truncate(self.path, start)
 
     def start(self) -> None:
-        """An empty journal, after a checkpoint."""
+        """An empty journal, after a checkpoint. Raises RoundError when the disk does not take it."""
         self.close()
-        self._file = open(self.path, "wb")  # noqa: SIM115
-        self._file.write(MAGIC)
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
+        try:
+            self._file = open(self.path, "wb")  # noqa: SIM115
+            self._file.write(MAGIC)
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+        except OSError as error:
+            self._cut(0)
+            raise refusal("journal", self.path, error, self.path.parent) from None
 
     def read(self) -> Iterator[Entry]:
         """The sound entries, and the file cut off behind them."""

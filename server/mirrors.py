@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.errors import RoundError
+from server.disk import refusal
 
 CHAIN_BYTES = 16
 _DTYPES = {b"f4": np.float32, b"f8": np.float64}
@@ -35,7 +35,7 @@ class MirrorFiles:
                 file.write(_checksum(head, values.data) + head)
                 file.write(values.data)
         except OSError as error:
-            raise RoundError(f"cannot write mirror {path}: {error.strerror}; free some space and resume") from None
+            raise refusal("mirror", path, error, self._folder.parent) from None
         self._unsynced.add(path)
         self._newest[client] = slot, chain
 
@@ -47,10 +47,13 @@ class MirrorFiles:
         return None
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Make what was written durable. Raises RoundError when the disk does not take it."""
         for path in self._unsynced:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            try:
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise refusal("mirror", path, error, self._folder.parent) from None
         self._unsynced.clear()
 
     def _read(self, path: Path) -> Tensor | None:

@@ -1,5 +1,6 @@
 """A run directory: configuration, record (run.sqlite), journal, checkpoints, mirrors, and the final model."""
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -25,6 +26,8 @@ from thinwire.config import read_toml, to_toml
 from thinwire.errors import ConfigError, RoundError
 from thinwire.run_config import RunConfig
 
+log = logging.getLogger(__name__)
+
 CONFIG = "run.toml"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -47,6 +50,7 @@ class RunDirectory:
         self._keep = keep
         self._keep_events = keep_events
         self._end: tuple[str, str] | None = None
+        self._passed_over: set[str] = set()  # damaged checkpoints, told once
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = run_lock.take(path)
@@ -77,8 +81,8 @@ class RunDirectory:
         self._journal.start()
 
     def load(self) -> tuple[Saved, Iterator[Entry]] | None:
-        """The newest sound checkpoint and what the journal has after it."""
-        saved = read_checkpoint(self.path / CHECKPOINTS)
+        """The newest sound checkpoint and what the journal has after it; a damaged one is recorded and passed over."""
+        saved = read_checkpoint(self.path / CHECKPOINTS, self._pass_over)
         if saved is None or self._journal is None:
             return None
         return saved, _following(saved.round, self._journal.read())
@@ -178,6 +182,12 @@ class RunDirectory:
         if error is not None:
             self.failed(error)
         self.close()
+
+    def _pass_over(self, name: str, reason: str) -> None:
+        if name not in self._passed_over:
+            self._passed_over.add(name)
+            log.warning("checkpoint %s of %s is damaged: %s; the one before it is used", name, self.path, reason)
+            self.record("checkpoint-damaged", {"file": name, "detail": reason})
 
     def _record(self) -> RunWriter:
         """Opened when something is recorded first: whoever only looks leaves the folder as it is."""

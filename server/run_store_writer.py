@@ -96,7 +96,7 @@ class RunWriter:
                 ending = state, reason, time.time()
                 self._connection.execute("UPDATE run SET state = ?, reason = ?, ended = ?", ending)
             except sqlite3.Error as error:
-                log.warning("cannot record in %s that the run %s: %s", self.path, state, error)
+                log.info("cannot record in %s that the run is %s: %s", self.path, state, error)
 
     def close(self) -> None:
         """Write what waits; leave a single file behind, unless somebody reads it just now."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from server.disk import refusal
+
 LIMIT_BYTES = 256 << 20
 
 
@@ -16,15 +18,19 @@ class DiskSpool:
         self._held_bytes = 0
 
     def put(self, client: int, data: bytes) -> None:
-        """Keep one uplink; the last one of a client counts."""
+        """Keep one uplink; the last one of a client counts. Raises RoundError when the disk does not take it."""
         self._drop(client)
         if self._held_bytes + len(data) <= self._limit_bytes:
             self._memory[client] = data
             self._held_bytes += len(data)
             return
-        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{client}.uplink"
-        path.write_bytes(data)
+        try:
+            self._folder.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise refusal("uplink", path, error, self._folder.parent) from None
         self._disk[client] = path
 
     def clients(self) -> list[int]:
