@@ -1,6 +1,5 @@
 """The pictures of a run show what its run directory holds, and nothing else."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 import thinwire.flower  # noqa: F401  first, for it silences what typer's and flwr's own imports deprecate
 
 # isort: split
+from server.run_directory import RunDirectory
 from thinwire.cli.pictures import PICTURES, Curve, describe, draw, draw_runs
 from thinwire.run_config import RunConfig
 
@@ -26,8 +26,9 @@ def rows(rounds: int, uplink_bytes: int = 1_000, every: int = 1, accuracy: bool 
 
 
 def run_directory(path: Path, rows: list[dict[str, float]]) -> Path:
-    path.mkdir()
-    path.joinpath("metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with RunDirectory(path, durable=False) as folder:
+        for row in rows:
+            folder.record("round", row)
     return path
 
 
