@@ -12,6 +12,7 @@ from rich.table import Table
 
 from strategies.coordinator import Decided
 from thinwire.cli import logs
+from thinwire.cli.words import amount, duration, times
 
 
 @dataclass
@@ -127,15 +128,6 @@ def _numbers(totals: Totals) -> str:
     return "  " + "  ".join(parts)
 
 
-def amount(count: float) -> str:
-    """Bytes for people: 1.23 MB (powers of 1,000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
 def comparison(runs: Mapping[str, tuple[Totals, str]]) -> Table:
     """One column per run, name -> (totals, run directory)."""
     table = Table(title_justify="left")
@@ -162,17 +154,4 @@ def comparison(runs: Mapping[str, tuple[Totals, str]]) -> Table:
     return table
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for people: 12.3 s, 4 min 05 s, 3 h 07 min."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
-
-
-def times(dense: float, sent: float) -> str:
-    """How many times fewer."""
-    return f"{dense / sent:.1f} x" if sent else "-"
+__all__ = ["Totals", "Watcher", "amount", "comparison", "duration", "times", "watcher"]
