@@ -65,6 +65,8 @@ class Replicated:
 
     def _since(self, version: int | None, history: bytes) -> list[tuple[int, bytes, bytes]] | None:
         """The downlinks a client needs, or None when only a snapshot does."""
+        if version is None and not history and self.bundle.method.memoryless_downlink and self._missed:
+            return [self._missed[-1]]  # a newcomer; one that says it lacks something is sent a snapshot
         if version is None or version > self.version:
             return None
         if version == self.version:

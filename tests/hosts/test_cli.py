@@ -93,7 +93,7 @@ def test_a_mistake_is_one_line_that_says_what_is_allowed(command: str, mistake: 
 
 
 def test_more_clients_than_examples_are_refused_in_one_line(thinwire: Thinwire) -> None:
-    ended = thinwire("simulate", "--clients", "1500", "--no-baseline")
+    ended = thinwire("simulate", "--clients", "1500", "--no-baseline", "--set", "task.partition=iid")
     assert ended.code == 2
     assert "1438 examples are too few for 1500 clients" in ended.fault()
 

@@ -7,6 +7,7 @@ import pytest
 
 import thinwire.flower  # noqa: F401  first: it imports flwr quietly
 from server.run_directory import read_rounds
+from thinwire.cli.engines import InProcess
 from thinwire.cli.report import comparison, duration
 from thinwire.cli.simulation import dense_fedavg, simulate
 from thinwire.errors import ConfigError, RoundError
@@ -127,7 +128,7 @@ def test_the_same_seed_gives_the_same_bits_and_times_with_any_number_of_workers(
     options = {**OPTIONS, "simulation": {"speed": {"name": "log-normal"}, "availability": availability}}
     config = RunConfig.of({**options, "round": {"patience_seconds": 5.0}})
     for name, workers in (("first", 1), ("second", 2)):
-        simulate(config, tmp_path / name, workers=workers)
+        simulate(config, tmp_path / name, engine=InProcess(workers))
     assert model_of(tmp_path / "first") == model_of(tmp_path / "second")
     kept = ("simulated_seconds", "replied", "client_bytes", "client_seconds")
     first, second = ([{k: r[k] for k in kept} for r in read_rounds(tmp_path / n)] for n in ("first", "second"))

@@ -17,6 +17,7 @@ from server.grids.worker_processes import WorkerProcesses
 from server.run_directory import RunDirectory, read_rounds
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
+from thinwire.cli.engines import InProcess
 from thinwire.cli.simulation import CLIENTS, simulate
 from thinwire.errors import ConfigError, RoundError
 from thinwire.run_config import RunConfig
@@ -85,7 +86,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 
 def test_two_workers_give_the_model_and_the_bytes_of_one_process(tmp_path: Path) -> None:
     simulate(RunConfig.of(STATEFUL), tmp_path / "one")
-    simulate(RunConfig.of(STATEFUL), tmp_path / "two", workers=2)
+    simulate(RunConfig.of(STATEFUL), tmp_path / "two", engine=InProcess(2))
     assert outcome_of(tmp_path / "two") == outcome_of(tmp_path / "one")
 
 
@@ -112,4 +113,4 @@ def test_workers_that_cannot_live_end_the_run_in_one_line(tmp_path: Path) -> Non
 
 def test_no_workers_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers = 0 is below 1"):
-        simulate(RunConfig.of(STATEFUL), tmp_path / "run", workers=0)
+        simulate(RunConfig.of(STATEFUL), tmp_path / "run", engine=InProcess(0))

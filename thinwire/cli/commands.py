@@ -8,7 +8,7 @@ import typer
 import thinwire
 from thinwire.cli import certs, drawing, laboratory, operating
 from thinwire.cli.logs import logged
-from thinwire.cli.options import client_options, run_options
+from thinwire.cli.options import EngineName, client_options, run_options
 from thinwire.errors import ConfigError
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBo
 Hooks = Annotated[
     list[str] | None, typer.Option("--hook", help="Observer of one's own, package.module:Class. Repeatable.")
 ]
+Cohort = Annotated[int | None, typer.Option(help="Number of clients asked per round, instead of --participation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last, and nothing else on standard output.")]
 
 
@@ -62,6 +63,7 @@ def simulate(
     clients: Clients = None,
     rounds: Rounds = None,
     participation: Participation = None,
+    cohort: Cohort = None,
     seed: Seed = None,
     method: MethodName = None,
     uplink: Uplink = None,
@@ -73,9 +75,17 @@ def simulate(
     baseline: Annotated[bool, typer.Option(help="Run dense FedAvg beside it, as the yardstick.")] = True,
     tensorboard: TensorBoard = False,
     hook: Hooks = None,
+    workers: Annotated[int, typer.Option(help="Processes that the clients are spread over; 1: this one.")] = 1,
+    engine: Annotated[
+        EngineName, typer.Option(help="What plays the clients; flower is Flower's own engine, on Ray.")
+    ] = EngineName.IN_PROCESS,
+    client_cpus: Annotated[float, typer.Option(help="With --engine flower: cores of each client at work.")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(help="With --engine flower: share of a GPU of each, e.g. 0.25.")] = 0.0,
     json_: Json = False,
 ) -> None:
-    """Train a federation of virtual clients in this process; every byte that would travel is packed and counted."""
+    """Train a federation of virtual clients on this machine; every byte that would travel is packed and counted."""
+    from thinwire.cli.cross_device import with_cohort
+    from thinwire.cli.engines import engine_of
     from thinwire.cli.simulation import run_simulation
 
     flags: dict[str, Any] = {
@@ -87,7 +97,9 @@ def simulate(
     }
     flags |= {"server.tensorboard": tensorboard or None, "server.hooks": hook or None}
     names = {"method": method, "uplink": uplink, "downlink": downlink, "task": task}
-    run_simulation(run_options(config, flags, names, set_ or []), out, baseline=baseline, as_json=json_)
+    options = with_cohort(run_options(config, flags, names, set_ or []), cohort, participation)
+    played_by = engine_of(engine, workers, client_cpus, client_gpus)
+    run_simulation(options, out, baseline=baseline, as_json=json_, engine=played_by)
 
 
 @app.command()

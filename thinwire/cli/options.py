@@ -1,10 +1,19 @@
 """From files, flags, ``--set`` and the environment to nested options."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from thinwire.config import environment, merge, put, read_toml, set_keys
+
+
+class EngineName(StrEnum):
+    """What plays a simulation."""
+
+    IN_PROCESS = "in-process"
+    FLOWER = "flower"
+
 
 RUN_FLAGS = {"participation": "participation.fraction"}
 

@@ -9,51 +9,63 @@ from typing import Any
 
 from rich.console import Console
 
+import thinwire.flower  # noqa: F401  keeps Flower quiet before it is imported
 from client.virtual import VirtualClients
 from server.evaluation import ServerModel
-from server.grids.answers import Answers, OfClients
-from server.grids.in_process import InProcessGrid
-from server.grids.simulated import SimulatedGrid
-from server.grids.worker_processes import WorkerProcesses
 from server.run_directory import RunDirectory, new_run_folder
 from strategies.coordinator import Decided
 from strategies.flower import MethodStrategy, from_arrays
+from thinwire.cli.cross_device import fitted
+from thinwire.cli.engines import Engine, InProcess
 from thinwire.cli.interruption import EndsAfterRound, Interruption, interruptible
+from thinwire.cli.logs import say
 from thinwire.cli.monitoring import Monitoring, observe
 from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.cli.run_log import RunLog
 from thinwire.config import to_options
-from thinwire.errors import ConfigError
-from thinwire.grid import WaitingGrid
 from thinwire.run_config import RunConfig
 from thinwire.wire.exchange import new_run
 
+from flwr.serverapp import Grid  # isort: skip
+from flwr.serverapp.strategy import Result  # isort: skip
+
 YARDSTICK = "dense FedAvg"
 GATHER_SECONDS = 3600.0  # virtual clients are all there; thousands of welcomes take their time
+IN_PROCESS = InProcess()
 CLIENTS = "clients"  # folder of the run directory where client states lie that find no room in memory, while it runs
 
 
 @interruptible
 def run_simulation(
-    options: Mapping[str, Any], out: Path | None, *, baseline: bool, as_json: bool, interruption: Interruption
+    options: Mapping[str, Any],
+    out: Path | None,
+    *,
+    baseline: bool,
+    as_json: bool,
+    interruption: Interruption,
+    engine: Engine = IN_PROCESS,
 ) -> Outcome:
     """The run, and dense FedAvg beside it as the yardstick; prints a table or one JSON object."""
     plain = {key: value for key, value in options.items() if key != "server"}
+    plain, notes = fitted(plain)
     config = RunConfig.of(plain)
     monitoring = replace(Monitoring.within(options.get("server")), metrics="")  # a simulation is not scraped
     monitoring.check()
     _open(config, "auto")  # what is wrong with the run is told before the yardstick takes its time
+    engine.check(config)
     path = new_run_folder(out, str(config.method["name"]))
+    for note in notes:
+        say(note, "chosen")
     runs: dict[str, tuple[Totals, str]] = {}
     if baseline and not _is_dense_fedavg(config):
-        yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK, interruption=interruption)
+        yardstick = simulate(dense_fedavg(config), path / "fedavg", YARDSTICK, engine=engine, interruption=interruption)
         if interruption.by is not None:
             return yardstick
         runs[YARDSTICK] = yardstick.totals, str(yardstick.run_dir)
     title = str(config.method["name"])
-    outcome = simulate(config, path, title, monitoring=monitoring, interruption=interruption)
+    outcome = simulate(config, path, title, engine=engine, monitoring=monitoring, interruption=interruption)
     folders = {legend(config): path} | {name: Path(folder) for name, (_, folder) in runs.items()}
     runs = {title: (outcome.totals, str(path)), **runs}
     pictures = draw_runs(path, describe(config), folders)
@@ -95,16 +107,15 @@ def simulate(
     path: Path,
     title: str = "",
     device: str = "auto",
-    workers: int = 1,
+    engine: Engine = IN_PROCESS,
     monitoring: Monitoring = Monitoring(),  # noqa: B008  a value
     interruption: Interruption | None = None,
 ) -> Outcome:
     """One run; writes its run directory (config, metrics per round, final model).
 
-    The clients live in this process, or in ``workers`` of their own: the same model and the same bytes.
+    The same model and the same bytes on every engine.
     """
-    if workers < 1:
-        raise ConfigError(f"workers = {workers} is below 1")
+    engine.check(config)
     model, strategy = _open(config, device)
     folder = RunDirectory(path, durable=False, keep_events=config.record.events)
     totals = Totals()
@@ -114,7 +125,10 @@ def simulate(
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
 
-    grid: WaitingGrid | None = None
+    def start(grid: Grid) -> Result:
+        rounds, evaluate = config.rounds, model.evaluate_fn()
+        return strategy.start(grid, model.initial_arrays(), rounds, GATHER_SECONDS, evaluate_fn=evaluate)
+
     ends = EndsAfterRound()
     if interruption is not None:
         interruption.afterwards = f"a simulation is not resumed; {path} holds the rounds that were done"
@@ -124,13 +138,8 @@ def simulate(
         run, strategy.steering = new_run(), ends
         folder.observers.add(RunLog(run))
         strategy.of_run(run, folder, on_round)
-        nodes = InProcessGrid(_answers(config, device, path / CLIENTS, workers), config.clients, run_id=1)
-        models = config.simulation.models()
-        grid = nodes if models is None else SimulatedGrid(nodes, *models, config.seed)
         with (interruption or Interruption()).ends(ends.end, "the simulation ends after the open round"):
-            result = strategy.start(
-                grid, model.initial_arrays(), config.rounds, GATHER_SECONDS, evaluate_fn=model.evaluate_fn()
-            )
+            result = engine.play(config, device, path / CLIENTS, start)
         if strategy.stopped:
             folder.end("stopped", "interrupted")
         folder.save_model(from_arrays(result.arrays))
@@ -139,17 +148,13 @@ def simulate(
         raise
     finally:
         progress.close()
-        if grid is not None:
-            grid.close()
         rmtree(path / CLIENTS, ignore_errors=True)  # a simulation is not resumed
         folder.close()
     return Outcome(config, totals, path)
 
 
 def _open(config: RunConfig, device: str) -> tuple[ServerModel, MethodStrategy]:
-    """Task, model and method; raises ConfigError where they do not fit, or a file of the simulation does not."""
-    for part in config.simulation.models() or ():
-        part.of([f"client-{index}" for index in range(config.clients)], config.seed)
+    """Task, model and method; raises ConfigError where they do not fit."""
     model = ServerModel.of(config, device)
     return model, MethodStrategy(config, layout=model.layout, buffers=model.buffers)
 
@@ -157,14 +162,6 @@ def _open(config: RunConfig, device: str) -> tuple[ServerModel, MethodStrategy]:
 def virtual_clients(config: RunConfig, device: str = "auto", folder: Path | None = None) -> VirtualClients:
     """Virtual clients for an in-process grid; with a folder, their memory does not grow with their number."""
     return VirtualClients(config.task, device, folder)
-
-
-def _answers(config: RunConfig, device: str, folder: Path, workers: int) -> Answers:
-    """The clients in this process, or in so many others."""
-    if workers == 1:
-        return OfClients(virtual_clients(config, device, folder).answer)
-    settings = {"task": config.task, "device": device, "folder": str(folder.absolute())}
-    return WorkerProcesses("client.virtual_worker", settings, workers)
 
 
 __all__ = ["dense_fedavg", "run_simulation", "simulate", "virtual_clients"]
