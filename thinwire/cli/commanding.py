@@ -102,11 +102,10 @@ def list_clients(
     json_: Json = False,
 ) -> None:
     """The clients of a run: who is there, how fast, how many bytes; of a run that is over, from its record."""
-    from server.run_store import holds_record, open_run
-
     where = Whereabouts.of(run, address, ca, certificate, key)
-    if where.folder is not None and not where.serves() and holds_record(where.folder):
-        found = [{"state": "absent", "address": "", **client} for client in open_run(where.folder).clients()]
+    stored = where.stored()
+    if stored is not None:
+        found = [{"state": "", "address": "", **client} for client in stored.clients()]
     else:
         with where.operator() as operator:
             found = [client_fields(client) for client in operator.clients()]
@@ -179,29 +178,28 @@ def _print_clients(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from thinwire.cli.report import amount
+    from thinwire.cli.words import amount
 
-    table = Table()
-    left = ("client", "state")
-    right = ("weight", "examples", "asked", "replied", "failed", "seconds", "up", "down", "last seen")
-    for column in (*left, *right):
-        table.add_column(column, justify="left" if column in left else "right")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # nobody's terminal is too narrow
+    narrow = console.width < 100
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("client", "state"):
+        table.add_column(column, no_wrap=True)
+    more = () if narrow else ("weight", "examples")
+    for column in (*more, "answered", "failed", "seconds", "up", "down", "last seen"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in found:
         seconds, seen = one["mean_seconds"], one["last_seen"]
-        table.add_row(
-            one["name"],
-            one["state"],
-            f"{one['weight'] or 0:.4f}",
-            str(one["examples"]),
-            str(one["asked"]),
-            str(one["replied"]),
-            str(one["failures"]),
-            "" if seconds is None else f"{seconds:.2f}",
-            amount(one["uplink_bytes"]),
-            amount(one["downlink_bytes"]),
-            "" if seen is None else f"{datetime.fromtimestamp(seen):%H:%M:%S}",
-        )
-    Console().print(table)
+        cells = [one["name"], one["state"]]
+        cells += [] if narrow else [f"{one['weight'] or 0:.4f}", str(one["examples"])]
+        cells += [f"{one['replied']} of {one['asked']}", str(one["failures"])]
+        cells += ["" if seconds is None else f"{seconds:.2f}"]
+        cells += [amount(one["uplink_bytes"]), amount(one["downlink_bytes"])]
+        cells += ["" if seen is None else f"{datetime.fromtimestamp(seen):%H:%M:%S}"]
+        table.add_row(*cells)
+    console.print(table)
 
 
 def _assignment(text: str) -> tuple[str, str]:

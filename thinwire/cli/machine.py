@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 import thinwire
 from thinwire.cli.findings import Finding, broken, doubtful, well
-from thinwire.cli.report import amount
+from thinwire.cli.words import amount
 from thinwire.wire.endpoint import host_and_port
 
 SHOWN = ("torch", "flwr", "grpcio", "protobuf")  # whose versions people ask for

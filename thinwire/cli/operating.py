@@ -2,7 +2,7 @@
 
 import typer
 
-from thinwire.cli import commanding, doctor, standing, starting
+from thinwire.cli import commanding, doctor, standing, starting, watching
 
 
 def add_to(app: typer.Typer) -> None:
@@ -10,6 +10,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(starting.init)
     app.command()(doctor.doctor)
     app.command()(standing.status)
+    app.command()(watching.watch)
     for command in (commanding.pause, commanding.resume, commanding.stop, commanding.checkpoint):
         app.command()(command)
     app.command("set")(commanding.set_)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinwire.cli import logs
-from thinwire.cli.report import amount
+from thinwire.cli.words import amount
 
 WORTH_A_WARNING = frozenset(
     {

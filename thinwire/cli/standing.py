@@ -37,10 +37,9 @@ def status(
 
 def standing(where: Whereabouts) -> dict[str, Any]:
     """The fields of a status. Raises ConfigError where there is no run."""
-    from server.run_store import holds_record, open_run
-
-    if where.folder is not None and not where.serves() and holds_record(where.folder):
-        return stored_fields(open_run(where.folder))
+    stored = where.stored()
+    if stored is not None:
+        return stored_fields(stored)
     with where.operator() as operator:
         return status_fields(operator.status())
 
@@ -137,7 +136,7 @@ def onward(found: Mapping[str, Any]) -> str:
 
 def bytes_words(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Up and down, against what dense would have been."""
-    from thinwire.cli.report import amount, times
+    from thinwire.cli.words import amount, times
 
     dense = found["dense_bytes"] / 2
     return [
@@ -150,7 +149,7 @@ def table(found: Mapping[str, Any]) -> "Table":
     """For people."""
     from rich.table import Table
 
-    from thinwire.cli.report import duration
+    from thinwire.cli.words import duration
 
     shown = Table(box=None, show_header=False, pad_edge=False)
     shown.add_column(style="bold", no_wrap=True)

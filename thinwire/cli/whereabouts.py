@@ -10,6 +10,7 @@ import typer
 from thinwire.errors import ConfigError
 
 if TYPE_CHECKING:
+    from server.run_store import StoredRun
     from thinwire.wire.operator import Operator
 
 RUNS = Path("runs")
@@ -85,11 +86,22 @@ class Whereabouts:
         self._check_alive(self.folder)
         return Operator.of_run(self.folder, self.ca, self.certificate, self.key)
 
-    def serves(self) -> bool:
-        """Whether a server says that it runs, as far as can be told without calling it."""
-        if self.folder is None:
-            return True
-        return _serves(self.folder)
+    def stored(self) -> "StoredRun | None":
+        """The record of a run whose server cannot be asked: it is gone, or wants a certificate that is not given.
+
+        None where the server is to be asked.
+        """
+        from server.run_store import holds_record, open_run
+        from thinwire.wire.operator import ControlFile
+
+        folder = self.folder
+        if folder is None or not holds_record(folder):
+            return None
+        if _serves(folder):
+            found = ControlFile.find(folder)
+            if found is None or not found.tls or self.ca is not None:
+                return None
+        return open_run(folder)
 
     def _check_alive(self, folder: Path) -> None:
         """Raises ConfigError where the server is gone, saying what helps."""
