@@ -20,7 +20,7 @@ from thinwire.credentials import check_authority, check_pair
 from thinwire.errors import ConfigError
 from thinwire.flower import App, Scalar
 from thinwire.v1.fleet_pb2_grpc import FleetServiceStub
-from thinwire.wire.endpoint import WINDOW, check_plain, fault_of_identity, read
+from thinwire.wire.endpoint import WINDOW, check_plain, fault_of_identity, host_and_port, is_loopback, read
 from thinwire.wire.frames import FRAME_OVERHEAD_BYTES, MESSAGE_BYTES
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -196,6 +196,8 @@ def _channel_options(options: SessionOptions) -> list[tuple[str, Any]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 0),
     ]
+    if is_loopback(host_and_port(options.address)[0]):
+        found.append(("grpc.enable_http_proxy", 0))  # no proxy of the environment leads to this machine
     if options.server_name:
         found.append(("grpc.ssl_target_name_override", options.server_name))
     return found

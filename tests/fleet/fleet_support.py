@@ -112,8 +112,11 @@ def clients(
 class Proxy:
     """A TCP proxy on loopback that can cut all its connections, and counts their bytes."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, http: bool = False) -> None:
+        """``http``: an HTTP proxy, which is asked to CONNECT; whatever it is asked for, it connects to the target."""
         host, port = target.rsplit(":", 1)
+        self._http = http
+        self.asked: list[str] = []  # first lines of what an HTTP proxy was asked
         self._target = (host, int(port))
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
@@ -158,6 +161,12 @@ class Proxy:
             except OSError:
                 return
             far = socket.create_connection(self._target, source_address=(self.source, 0))
+            if self._http:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += near.recv(1)
+                self.asked.append(head.decode().splitlines()[0])
+                near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             with self._lock:
                 self._sockets += [near, far]
             self._start(self._pump, near, far, False)
@@ -165,7 +174,7 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, towards_client: bool) -> None:
         try:
-            while data := source.recv(1 << 16):
+            while data := source.recv(1 << 16 if self.bytes_per_second is None else 1 << 12):
                 if self._counts_out(len(data), towards_client):
                     self.cut()
                     return
@@ -195,8 +204,8 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy(target: str) -> Iterator[Proxy]:
-    one = Proxy(target)
+def proxy(target: str, http: bool = False) -> Iterator[Proxy]:
+    one = Proxy(target, http)
     try:
         yield one
     finally:

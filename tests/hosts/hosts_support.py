@@ -144,18 +144,18 @@ def on_fleet(options: Mapping[str, Any], out: Path, states: Path, task: Mapping[
 
 
 @contextmanager
-def fleet(address: str, states: Path, task: Mapping[str, Any]) -> Iterator[None]:
+def fleet(address: str, states: Path, task: Mapping[str, Any], token: str = "") -> Iterator[None]:
     """Clients in threads, with their states on disk."""
 
     def desk(name: str) -> Desk:
         return Desk(name, "", Workshops(task, "cpu").open, lambda run: DiskClientStore(states, run, name))
 
-    with at_desks(address, [desk(f"client-{index}") for index in range(CLIENTS)]):
+    with at_desks(address, [desk(f"client-{index}") for index in range(CLIENTS)], token):
         yield
 
 
 @contextmanager
-def at_desks(address: str, desks: Sequence[Desk]) -> Iterator[None]:
+def at_desks(address: str, desks: Sequence[Desk], token: str = "") -> Iterator[None]:
     """A session in a thread for each desk; one computes at a time, for torch's generators belong to the process."""
     turn = threading.Lock()
 
@@ -164,7 +164,7 @@ def at_desks(address: str, desks: Sequence[Desk]) -> Iterator[None]:
             with turn:
                 return respond(desk, message)
 
-        return FleetSession(SessionOptions(address, desk.name, first_wait_seconds=0.02), app)
+        return FleetSession(SessionOptions(address, desk.name, token, first_wait_seconds=0.02), app)
 
     def take_part(one: FleetSession) -> None:
         with suppress(ConfigError):  # a server that refuses a client says so itself
