@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import thinwire
-from thinwire.cli import certs, drawing, laboratory, operating
+from thinwire.cli import certs, completion, drawing, laboratory, operating
 from thinwire.cli.logs import logged
 from thinwire.cli.options import EngineName, client_options, run_options
 from thinwire.errors import ConfigError
@@ -33,14 +33,25 @@ Clients = Annotated[int | None, typer.Option(help="Number of clients in the rost
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
 Participation = Annotated[float | None, typer.Option(help="Share of the clients asked per round, in (0, 1].")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
-MethodName = Annotated[str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.")]
-Uplink = Annotated[str | None, typer.Option(help="Compressor from client to server, e.g. top-k.")]
+MethodName = Annotated[str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.", autocompletion=completion.methods)]
+Uplink = Annotated[
+    str | None,
+    typer.Option(help="Compressor from client to server, e.g. top-k.", autocompletion=completion.compressors),
+]
 Downlink = Annotated[
-    str | None, typer.Option(help="Compressor from server to client, e.g. natural; identity is dense.")
+    str | None,
+    typer.Option(
+        help="Compressor from server to client, e.g. natural; identity is dense.",
+        autocompletion=completion.compressors,
+    ),
 ]
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="digits, adversarial-digits, idx, text, or your own as package.module:Class."),
+    typer.Option(
+        "--task",
+        help="digits, adversarial-digits, idx, text, or your own as package.module:Class.",
+        autocompletion=completion.tasks,
+    ),
 ]
 Init = Annotated[Path | None, typer.Option(help="Start from these weights (safetensors).")]
 Pem = Path | None
@@ -203,7 +214,10 @@ def client(
 
 @app.command()
 def compressors(
-    name: Annotated[str | None, typer.Argument(help="Explain this one.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Explain this one.", show_default=False, autocompletion=completion.compressors),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """List the compressors, or explain one."""
@@ -217,7 +231,10 @@ def compressors(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Explain this one: rule, options, what fits it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Explain this one: rule, options, what fits it.", autocompletion=completion.methods),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """List the methods, or explain one."""
