@@ -33,7 +33,9 @@ Clients = Annotated[int | None, typer.Option(help="Number of clients in the rost
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
 Participation = Annotated[float | None, typer.Option(help="Share of the clients asked per round, in (0, 1].")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
-MethodName = Annotated[str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.", autocompletion=completion.methods)]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="Method, e.g. ef21, ef14, fedavg.", autocompletion=completion.methods)
+]
 Uplink = Annotated[
     str | None,
     typer.Option(help="Compressor from client to server, e.g. top-k.", autocompletion=completion.compressors),
