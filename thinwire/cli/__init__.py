@@ -1,24 +1,27 @@
 """The command line: parse, one call, print."""
 
+import os
 import sys
 
 import typer
 
 from thinwire.errors import RoundError, ThinwireError
 
-DONE, FAILED, MISTAKE = 0, 1, 2
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+COMPLETING = "_THINWIRE_COMPLETE"  # set by the shell's completion
 
 
 def main() -> None:
     """Run the command line; errors that Thinwire raises on purpose are one line, without a traceback.
 
-    Exit codes: 0 done, 1 the run failed, 2 the operator can fix it.
+    Exit codes: 0 done, 1 the run failed, 2 the operator can fix it, 130 interrupted.
     """
-    import thinwire.flower  # noqa: F401  keeps Flower quiet before anything imports it
+    if COMPLETING not in os.environ:  # a shell that asks for words waits for them
+        import thinwire.flower  # noqa: F401  keeps Flower quiet before anything imports it
     from thinwire.cli.commands import app
 
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="thinwire")
     except ThinwireError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(FAILED if isinstance(error, RoundError) else MISTAKE)
@@ -26,7 +29,7 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer"):
             _usage(error)
@@ -38,4 +41,5 @@ def main() -> None:
 def _usage(error: Exception) -> None:
     """A wrong flag or argument, as one line."""
     message = error.format_message() if hasattr(error, "format_message") else (str(error) or "aborted")
-    sys.stderr.write(f"error: {message}\n")
+    if message:  # where help was printed there is no more to say
+        sys.stderr.write(f"error: {message}\n")
