@@ -24,7 +24,7 @@ def names_in(folder: str, roots: Iterable[str]) -> list[str]:
     for path in (ROOT / folder).glob("*.py"):
         text = path.read_text(encoding="utf-8")
         found = list(CLASS.finditer(text))
-        ends = [match.start() for match in found[1:]] + [len(text)]
+        ends = [*(match.start() for match in found), len(text)][1:]
         for match, end in zip(found, ends, strict=True):
             bases[match[1]] = {base.partition("[")[0].strip() for base in (match[2] or "").split(",")}
             name = NAMED.search(text, match.end(), end)
