@@ -40,13 +40,16 @@ class ClientMetrics:
     def __init__(self, name: str, dials: Callable[[], int] = int, registry: CollectorRegistry | None = None) -> None:
         """``dials``: connections dialled until now; asked at each scrape, from another thread."""
         self.registry = own = registry or CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {"thinwire_client_gpu_memory_bytes": ("kind",)}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
+            self.labels[f"thinwire_client_{name}"] = labels
             return Counter(f"thinwire_client_{name}", text, labels, registry=own)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"thinwire_client_{name}", text, registry=own)
 
+        self.labels["thinwire_client_info"] = ("client", "software")
         info = Info("thinwire_client", "Who this client is.", registry=own)
         info.info({"client": name, "software": thinwire.__version__})
         self.rounds = counter("rounds_total", "Questions that were computed and answered.")

@@ -11,19 +11,24 @@ WRITES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 6
 
 
 class Families:
-    """All of them, in one registry."""
+    """All of them, in one registry; ``labels`` by name, where there are any."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.labels: dict[str, tuple[str, ...]] = {"thinwire_roster_connected": ("client",)}
+
         def counter(name: str, text: str, *labels: str) -> Counter:
+            self.labels[f"thinwire_{name}"] = labels
             return Counter(f"thinwire_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
+            self.labels[f"thinwire_{name}"] = labels
             return Gauge(f"thinwire_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"thinwire_{name}", text, buckets=buckets, registry=registry)
 
-        self.run = Info("thinwire_run", "What runs here: method, compressors, task and software.", registry=registry)
+        self.labels["thinwire_run_info"] = ("method", "uplink", "downlink", "task", "software")
+        self.run = Info("thinwire_run", "What runs here.", registry=registry)
         self.rounds = counter("rounds_total", "Rounds that this process has decided.")
         self.round = gauge("round", "The last round that was decided.")
         self.open_round = gauge("open_round", "The round that is under way; 0 when the run is over.")
