@@ -56,8 +56,7 @@ def test_completing_imports_no_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_the_completion_of_every_shell_can_be_shown() -> None:
-    for shell in ("bash", "zsh", "fish"):
-        command = [sys.executable, "-c", "from thinwire.cli import main; main()", "--show-completion", shell]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "SHELL": shell})
-        assert "_THINWIRE_COMPLETE" in done.stdout or "complete" in done.stdout, done.stderr
+def test_the_completion_can_be_shown_to_be_installed() -> None:
+    command = [sys.executable, "-c", "from thinwire.cli import main; main()", "--show-completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "_THINWIRE_COMPLETE" in done.stdout, done.stderr
