@@ -32,6 +32,13 @@ FROM (SELECT client FROM clients UNION SELECT client FROM client_rounds) n
 LEFT JOIN clients c ON c.client = n.client
 LEFT JOIN sums s ON s.client = n.client
 ORDER BY n.client"""
+_TOTALS = """
+SELECT ifnull(max(round), 0), total(seconds), total(uplink_bytes), total(downlink_bytes), total(dense_bytes),
+    total(asked), total(replied),
+    (SELECT loss FROM rounds WHERE loss IS NOT NULL ORDER BY round DESC LIMIT 1),
+    (SELECT accuracy FROM rounds WHERE accuracy IS NOT NULL ORDER BY round DESC LIMIT 1),
+    max(time)
+FROM rounds"""
 _SEEN = """
 SELECT client, max(time) FROM events
 WHERE client IS NOT NULL AND event IN ('fleet-opened', 'fleet-closed', 'client-error', 'hostile', 'client-lacks')
@@ -83,6 +90,18 @@ class StoredRun:
         """The rows of the rounds beyond one, ascending, each with its "time"; of one recorded twice, the last."""
         with _reading(self.path) as connection:
             return [row for _, row in rows(connection, after)]
+
+    def totals(self) -> dict[str, Any]:
+        """Sums over the rounds, without reading each of them: for lists of many runs.
+
+        rounds (the last one's number), seconds, uplink_bytes, downlink_bytes, dense_bytes, asked and replied (clients
+        times rounds), loss and accuracy (of the last evaluation, or None), time (of the last round, or None).
+        """
+        with _reading(self.path) as connection:
+            row = connection.execute(_TOTALS).fetchone()
+        names = ("rounds", "seconds", "uplink_bytes", "downlink_bytes", "dense_bytes", "asked", "replied")
+        found = {name: value if name == "seconds" else int(value) for name, value in zip(names, row, strict=False)}
+        return {**found, "loss": row[7], "accuracy": row[8], "time": row[9]}
 
     def events(
         self, after: int = 0, kinds: Sequence[str] | None = None, limit: int | None = None

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,21 @@ class RunWriter:
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def forget_events(folder: Path, keep: int) -> int:
+    """Leave the newest ``keep`` events in the record of a run that nobody holds; how many went. Raises ConfigError."""
+    path = folder / NAME
+    try:
+        with closing(_open(path)) as connection:
+            last = "SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1 OFFSET ?"
+            gone = connection.execute(f"DELETE FROM events WHERE sequence <= ({last})", (keep,)).rowcount
+            if gone:
+                connection.execute("VACUUM")
+            connection.execute("PRAGMA journal_mode = DELETE")
+            return gone
+    except sqlite3.Error as error:
+        raise ConfigError(f"cannot write {path}: {error}; {_remedy(error)}") from None
 
 
 def _open(path: Path) -> sqlite3.Connection:

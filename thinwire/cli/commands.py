@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import thinwire
-from thinwire.cli import certs, completion, drawing, laboratory, operating
+from thinwire.cli import certs, completion, drawing, laboratory, operating, runs
 from thinwire.cli.logs import logged
 from thinwire.cli.options import EngineName, client_options, run_options
 from thinwire.errors import ConfigError
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 app.add_typer(certs.app, name="certs")
 app.add_typer(laboratory.app, name="lab")
+app.add_typer(runs.app, name="runs")
 operating.add_to(app)
 app.command()(drawing.plot)
 app.command()(drawing.report)
