@@ -19,9 +19,10 @@ def main() -> None:
     if COMPLETING not in os.environ:  # a shell that asks for words waits for them
         import thinwire.flower  # noqa: F401  keeps Flower quiet before anything imports it
     from thinwire.cli.commands import app
+    from thinwire.cli.described import command_line
 
     try:
-        code = app(standalone_mode=False, prog_name="thinwire")
+        code = command_line(app)(standalone_mode=False, prog_name="thinwire")
     except ThinwireError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(FAILED if isinstance(error, RoundError) else MISTAKE)
