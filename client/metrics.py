@@ -27,7 +27,7 @@ class Session(Collector):
         text = "Connections dialled; each after the first is a reconnect."
         yield CounterMetricFamily("thinwire_client_dials", text, self._dials())
         memory = GaugeMetricFamily("thinwire_client_gpu_memory_bytes", "Memory of the GPU.", labels=["kind"])
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             memory.add_metric(["allocated"], torch.cuda.memory_allocated())
             memory.add_metric(["reserved"], torch.cuda.memory_reserved())
             memory.add_metric(["peak"], torch.cuda.max_memory_allocated())

@@ -305,9 +305,9 @@ class Participant:
         training_seconds = time.perf_counter() - started - compression.seconds
         uplink = pack(packet)
         metrics = dict(self.workplace.metrics())
-        error = compression.of(name.removeprefix(f"{METHOD}.") for name in packet)
-        if error is not None:
-            metrics["compression_error"] = error
+        dropped = compression.of(name.removeprefix(f"{METHOD}.") for name in packet)
+        if dropped is not None:
+            metrics["compression_error"] = dropped
         uplink_digest = digest(uplink)
         chain = chain_over(committed.chain, uplink_digest)
         numbers = tuple(sorted(metrics.items()))

@@ -30,20 +30,20 @@ class EventFiles:
         from torch.utils.tensorboard import SummaryWriter
 
         purge = first_round if first_round > 1 else None
-        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge)
         listing = "".join(f"    {line}\n" for line in to_toml(options).splitlines())  # code, in Markdown
-        self._writer.add_text("run.toml", listing, 0)  # type: ignore[no-untyped-call]
+        self._writer.add_text("run.toml", listing, 0)
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> None:
         """A row as scalars; events are not for curves."""
         if kind != "round":
             return
         for name, value in scalars(fields).items():
-            self._writer.add_scalar(name, value, fields["round"])  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, fields["round"])
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from compressors.identity import Identity
 
 SAMPLE = 1 << 14
 """Entries that are always looked at."""
-SHARE = 64
+SHARE = 256
 """Of longer vectors, every so manieth entry at least."""
 RUN = 64
 """Entries next to each other that are looked at together."""
@@ -31,7 +31,9 @@ class CompressionError:
         """``start``: any number; messages with other ones look at other entries."""
         self.seconds = 0.0  # spent in compressors
         self._start = start
-        self._squares: dict[str, Tensor | None] = {}  # by payload: |C(m) - m|^2 and |m|^2; None: sent as it is
+        self._squares: dict[
+            str, tuple[float, float] | None
+        ] = {}  # by payload: |C(m) - m|^2 and |m|^2; None: sent as it is
 
     def encoding(self, name: str, compressor: Compressor, vector: Tensor, encode: Callable[[], Encoded]) -> Encoded:
         """Compress, and measure."""
@@ -48,21 +50,29 @@ class CompressionError:
         measured = [pair for pair in found if pair is not None]
         if not measured:
             return 0.0 if found else None
-        error, norm = torch.stack(measured).sum(0).tolist()
-        return float(error / norm) if norm > 0 else None
+        error, norm = sum(pair[0] for pair in measured), sum(pair[1] for pair in measured)
+        return error / norm if norm > 0 else None
 
 
-def squares(vector: Tensor, decoded: Tensor, start: int = 0) -> Tensor:
-    """``|decoded - vector|^2`` and ``|vector|^2`` over (a sample of) the entries: float64, of shape (2,)."""
-    exact = sampled(vector.detach(), start).to(torch.float64)
-    error = sampled(decoded, start) - exact
-    return torch.stack((torch.linalg.vector_norm(error), torch.linalg.vector_norm(exact))).square()
+def squares(vector: Tensor, decoded: Tensor, start: int = 0) -> tuple[float, float]:
+    """``|decoded - vector|^2`` and ``|vector|^2`` over (a sample of) the entries."""
+    exact = sampled(vector.detach(), start)
+    return _square(sampled(decoded, start) - exact), _square(exact)
 
 
 def sampled(vector: Tensor, start: int) -> Tensor:
     """The vector, or, of a long one, every so manieth run of entries, beginning with the run ``start``."""
-    runs = len(vector) // RUN
     stride = min(len(vector) // SAMPLE, SHARE)
     if stride < 2:
         return vector
+    runs = len(vector) // RUN
     return vector[: runs * RUN].view(runs, RUN)[start % stride :: stride]
+
+
+def _square(vector: Tensor) -> float:
+    """``|vector|^2``; in float64 where the squares would not fit the vector's own dtype."""
+    flat = vector.reshape(-1)
+    total = float(torch.dot(flat, flat))
+    if 1e-30 < total < 1e30:
+        return total
+    return float(torch.linalg.vector_norm(flat, dtype=torch.float64)) ** 2

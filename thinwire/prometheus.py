@@ -20,7 +20,8 @@ class Endpoint:
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         """``address``: host:port, or a port alone on this machine; port 0 takes a free one. Raises ConfigError."""
         host, port = metrics_address(address)
-        disable_created_metrics()  # a second series beside every counter, which this format has no word for
+        # Without a second series beside every counter, for which this format has no word:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:

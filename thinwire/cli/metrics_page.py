@@ -25,7 +25,7 @@ def page(docs: Path) -> str:
     }
     for name, rows in tables.items():
         mark = f"<!-- {name} metrics -->"
-        text = re.sub(rf"{mark}.*?<!-- end -->", lambda _, r=rows, m=mark: f"{m}\n{r}\n<!-- end -->", text, flags=re.S)
+        text = re.sub(rf"(?<={mark}).*?(?=<!-- end -->)", f"\n{rows}\n".replace("\\", r"\\"), text, flags=re.S)
     return text
 
 
