@@ -92,9 +92,10 @@ class Desk:
             return WelcomeReply(refusal=f"the server speaks protocol {invitation.protocol}, this client {PROTOCOL}")
         if invitation.index >= invitation.clients:
             raise WireError(f"place {invitation.index} in a roster of {invitation.clients}")
+        before = self._seated.get(invitation.run)
         self._seated.clear()
         try:
-            participant = self._seat(invitation)
+            participant = self._seat(invitation, before)
             self.store(invitation.run).write("welcome", Invitation(invitation.SerializeToString()))
         except ThinwireError as error:
             return refuse(error)
@@ -136,11 +137,13 @@ class Desk:
         except ThinwireError:
             return None  # what fitted once does not any more; a new welcome will say why
 
-    def _seat(self, invitation: WelcomeRequest) -> Participant:
+    def _seat(self, invitation: WelcomeRequest, before: Participant | None = None) -> Participant:
+        """Whoever took part ``before``, until a welcome with another configuration, goes on with the replica it has."""
         workshop = self.workshop(invitation.configuration, invitation.clients)
         place = workshop.workplace(invitation.index)
         every = REPLICA_EVERY if self.warm else 1  # a host that keeps nothing finds the newest on disk
-        participant = Participant(self.name, invitation, place, self.store(invitation.run), self.shelf(), every)
+        shelf = self.shelf() if before is None else before.shelf
+        participant = Participant(self.name, invitation, place, self.store(invitation.run), shelf, every)
         if self.warm:
             self._seated[invitation.run] = participant
         return participant

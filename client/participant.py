@@ -112,6 +112,11 @@ class Participant:
         self._replica_every = replica_every
         self._lacks_frozen = not self._restore_frozen()
 
+    @property
+    def shelf(self) -> Shelf:
+        """Where its replica lies."""
+        return self._shelf
+
     def welcome(self) -> WelcomeReply:
         """What the server learns of this client."""
         held = self._shelf.held

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class OperatorService(OperatorServiceServicer):  # type: ignore[misc]
+class OperatorService(OperatorServiceServicer):
     """Lives in one event loop; everything that it calls returns soon."""
 
     def __init__(self, control: Control, options: ControlOptions) -> None:

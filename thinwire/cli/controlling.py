@@ -1,8 +1,9 @@
 """The operator's control service beside a served run."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from server.control.callers import ControlOptions
 from server.control.control import Control, RunFacts
@@ -38,7 +39,11 @@ def controlled(
 
     ``keep`` writes a changed configuration into the folder.
     """
-    control = Control(RunFacts(run, folder.path), config, folder.record, keep, folder.rounds(), _past(folder))
+
+    def record(kind: str, fields: Mapping[str, Any]) -> None:
+        folder.record(kind, fields)
+
+    control = Control(RunFacts(run, folder.path), config, record, keep, folder.rounds(), _past(folder))
     folder.observers.add(control)
     listener = None if options is None else ControlListener(control, options)
     if listener is not None:
