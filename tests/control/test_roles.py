@@ -1,0 +1,166 @@
+"""Who may command: an operator's certificate over mutual TLS, or anybody on this machine where there is none."""
+
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from server.control.callers import ControlOptions
+from server.control.control import Control, RunFacts
+from server.control.listener import ControlListener
+from thinwire.certificates import Authority, Pair
+from thinwire.cli.controlling import control_options
+from thinwire.cli.serving import ServerConfig
+from thinwire.errors import ConfigError
+from thinwire.run_config import RunConfig
+from thinwire.v1 import operator_pb2 as messages
+from thinwire.wire.operator import ControlFile, Operator
+
+RUN = "0123456789abcdef" * 2
+
+
+@contextmanager
+def listening(folder: Path, options: ControlOptions) -> Iterator[tuple[ControlListener, list[tuple[str, Any]]]]:
+    """A control service of a run that has no rounds yet, and what it records."""
+    recorded: list[tuple[str, Any]] = []
+    control = Control(
+        RunFacts(RUN, folder),
+        RunConfig(),
+        lambda kind, fields: recorded.append((kind, dict(fields))),
+        lambda config: None,
+    )
+    listener = ControlListener(control, options)
+    try:
+        yield listener, recorded
+    finally:
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    found = Authority(tmp_path_factory.mktemp("ours"))
+    found.create()
+    found.issue("server", "server", ["127.0.0.1"])
+    for role, name in (("operator", "olga"), ("operator", "former"), ("client", "carl")):
+        found.issue(role, name)  # type: ignore[arg-type]
+    found.revoke("former")
+    return found
+
+
+@pytest.fixture(scope="module")
+def mutual(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = authority.folder
+    options = ControlOptions(
+        "127.0.0.1:0", folder / "server.pem", folder / "server.key", authority.certificate, authority.revoked
+    )
+    with listening(tmp_path_factory.mktemp("run"), options) as found:
+        yield found
+
+
+def operator(listener: ControlListener, authority: Authority, name: str) -> Operator:
+    pair = Pair(authority.folder / f"{name}.pem", authority.folder / f"{name}.key")
+    return Operator(listener.address, authority.certificate, pair.certificate, pair.key)
+
+
+def test_an_operator_is_let_in_and_recorded_by_name(mutual: Any, authority: Authority) -> None:
+    listener, recorded = mutual
+    with operator(listener, authority, "olga") as olga:
+        assert olga.status().state == messages.RUN_STATE_GATHERING
+        assert "when its clients are there" in olga.pause().message
+        assert "was not held yet" in olga.resume().message
+        assert recorded == []
+    with operator(listener, authority, "olga") as olga:
+        olga.stop()
+    assert recorded == [("stopping", {"by": "olga", "round": 0})]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("carl", "the certificate of 'carl' says 'client'; an operator's is needed"), ("former", "'former' was revoked")],
+)
+def test_another_certificate_is_refused_whatever_it_asks(
+    mutual: Any, authority: Authority, name: str, reason: str
+) -> None:
+    listener, _ = mutual
+    with operator(listener, authority, name) as caller:
+        calls = (caller.status, caller.clients, caller.pause, caller.resume, caller.stop, caller.checkpoint)
+        more = (lambda: caller.drain("a"), lambda: caller.ban("a"), lambda: caller.change({"rounds": "9"}))
+        for call in (*calls, *more, lambda: next(caller.watch())):
+            with pytest.raises(ConfigError, match=reason):
+                call()
+
+
+def test_a_client_certificate_is_permission_denied_on_the_wire(mutual: Any, authority: Authority) -> None:
+    listener, _ = mutual
+    with operator(listener, authority, "carl") as carl, pytest.raises(grpc.RpcError) as caught:
+        carl._stub.GetStatus(messages.GetStatusRequest(), timeout=10)
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_whoever_shows_no_certificate_or_anothers_gets_no_connection(
+    mutual: Any, authority: Authority, tmp_path: Path
+) -> None:
+    listener, _ = mutual
+    stranger = Authority(tmp_path)
+    stranger.create()
+    pair = stranger.issue("operator", "olga")
+    for one in (
+        Operator(listener.address, authority.certificate),
+        Operator(listener.address, authority.certificate, pair.certificate, pair.key),
+        Operator(listener.address),
+    ):
+        with one, pytest.raises(ConfigError, match="no answer from the control service"):
+            one.status()
+
+
+def test_where_the_server_asks_for_no_certificates_it_listens_on_this_machine_only(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path, ControlOptions("127.0.0.1:0")) as (listener, recorded),
+        Operator(listener.address) as local,
+    ):
+        local.stop()
+        assert recorded == [("stopping", {"by": "local", "round": 0})]
+    with pytest.raises(ConfigError, match=r"server.control = '0.0.0.0:0' is beyond this machine"):
+        ControlOptions("0.0.0.0:0")
+    with pytest.raises(ConfigError, match=r"192.0.2.1:9000 is beyond this machine"):
+        Operator("192.0.2.1:9000")
+
+
+def test_the_control_file_says_where_while_the_service_is_there_and_is_its_owners_only(tmp_path: Path) -> None:
+    with listening(tmp_path, ControlOptions()) as (listener, _):
+        path = tmp_path / "control.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        found = ControlFile.find(tmp_path)
+        assert found is not None
+        assert (found.address, found.tls, found.run) == (listener.address, False, RUN)
+        with Operator.of_run(tmp_path) as local:
+            assert local.status().run == RUN
+    assert not path.exists()
+    with pytest.raises(ConfigError, match="no server runs on"):
+        Operator.of_run(tmp_path)
+    path.write_text(json.dumps({"address": 3}))
+    with pytest.raises(ConfigError, match="is no control file"):
+        Operator.of_run(tmp_path)
+
+
+def test_a_taken_port_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path, ControlOptions()) as (listener, _),
+        pytest.raises(ConfigError, match=r"cannot listen on server.control = .*the port is taken"),
+        listening(tmp_path / "other", ControlOptions(listener.address)),
+    ):
+        pass
+    assert not (tmp_path / "other" / "control.json").exists()
+
+
+def test_the_service_can_be_turned_off_and_takes_the_servers_own_certificate() -> None:
+    assert control_options("off", ServerConfig()) is None
+    assert control_options("", ServerConfig()) is None
+    plain = control_options("127.0.0.1:7", ServerConfig())
+    assert plain is not None
+    assert not plain.tls
