@@ -100,8 +100,8 @@ class Store(Protocol):
         """A place for one round's uplinks."""
         ...
 
-    def record(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """One event or one round's numbers, for people and plots."""
+    def record(self, kind: str, fields: Mapping[str, Any]) -> object:
+        """One event or one round's numbers, for people and plots; what a store returns is its own affair."""
         ...
 
 

@@ -16,8 +16,8 @@ from thinwire.errors import ConfigError
 
 STATES = ("finished", "stopped", "failed", "killed")  # that may be pruned
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-OURS = ("run.toml", "run.toml.new", "model.safetensors", "model.new", "journal.bin", "control.json", "report.html")
-OURS += ("curves.png", "curves.svg", OLD_METRICS, OLD_EVENTS)
+OURS = frozenset({"run.toml", "run.toml.new", "model.safetensors", "model.new", "journal.bin", "control.json"})
+OURS |= {"curves.png", "curves.svg", "report.html", OLD_METRICS, OLD_EVENTS}
 LAST = (f"{NAME}-wal", f"{NAME}-shm", f"{NAME}-journal", NAME, run_lock.NAME)  # what makes it a run goes at the end
 
 
