@@ -7,6 +7,9 @@ payloads of Thinwire, and the same app serves a server with ``strategies.Compres
 mods after it (clipping, differential privacy) see whole models.
 """
 
+import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict  # isort: 
 from flwr.clientapp.typing import ClientAppCallable  # isort: skip
 
 MOST_INVITATION_BYTES = 1 << 21
+APPS = "apps"
+"""The folder of apps with this mod: their runs are not resumed, so what is old can go."""
 
 
 class _Passed(Exception):  # noqa: N818  no error of ours
@@ -54,13 +59,14 @@ class _Passed(Exception):  # noqa: N818  no error of ours
 class Compression:
     """A Flower ``Mod``. Its state is on disk, for ``Context.state`` dies with the SuperNode.
 
-    It lies in ``state``, in the folder that the node's configuration names so, or in ``$FLWR_HOME/thinwire-clients``, by
-    run and by the client's name (``client.node``): about three times the model for each. Raises ConfigError where the
-    app's model is not the server's, or a path cannot be written, and WireError on a server's nonsense; Flower makes
-    Error replies of both.
+    It lies below ``state``, or the folder that the node's configuration names so, or ``$FLWR_HOME/thinwire-clients``,
+    in ``apps/RUN/CLIENT`` (``client.node``): about three times the model for each. What a client left in a run that it has
+    not heard of for ``keep_days`` is deleted when it joins another. Raises ConfigError where the app's model is not the
+    server's, or a path cannot be written, and WireError on a server's nonsense; Flower makes Error replies of both.
     """
 
     state: str = ""
+    keep_days: float = 7.0
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Decode the model, let the app answer, compress its model."""
@@ -68,8 +74,10 @@ class Compression:
         if name is None:
             return call_next(message, context)
         client = name_of(context.node_config, context.node_id)
-        root = Path(self.state) if self.state else states_of(context.node_config)
+        root = (Path(self.state) if self.state else states_of(context.node_config)) / APPS
         parts = from_parts(message.content.array_records[name])
+        if WELCOME in parts:
+            forget_runs(root, client, 86_400 * self.keep_days)
         try:
             return _Visit(message, context, call_next, name, parts, client, root).answer()
         except _Passed as passed:
@@ -205,4 +213,13 @@ def _model_in(content: RecordDict, terms: Terms) -> str:
     raise ConfigError(f"the app's reply holds no record with the arrays of the server's model; it holds {held}")
 
 
-__all__ = ["Compression", "compressed"]
+def forget_runs(root: Path, client: str, seconds: float) -> None:
+    """Delete what a client left in runs where it has written nothing for so long; a run's folder when it is empty."""
+    for folder in root.glob(f"*/{client}"):
+        with suppress(OSError):  # another process of this client was faster, or the disk is another's
+            if time.time() - max(file.stat().st_mtime for file in (folder, *folder.iterdir())) > seconds:
+                shutil.rmtree(folder)
+                folder.parent.rmdir()
+
+
+__all__ = ["APPS", "Compression", "compressed", "forget_runs"]

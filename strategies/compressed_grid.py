@@ -205,7 +205,7 @@ class CompressedGrid(Grid):
         asked = addressed(opened.asked, self.run.run_id, opened.visible_id).metadata
         if raw.has_error():
             self._forget(opened)
-            return error_reply(asked, raw.error.code, raw.error.reason)
+            return error_reply(asked, raw.error.code, raw.error.reason or "no reason given")
         try:
             content = self._decode(opened, raw.content)
         except WireError as error:

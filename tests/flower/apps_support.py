@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import thinwire.flower  # noqa: F401  first: it imports flwr quietly
-from client.mod import Compression
+from client.mod import APPS, Compression
 from client.store import Committed, DiskClientStore, Pending
 from server.grids.in_process import InProcessGrid
 from strategies.correspondence import Correspondence, Heard, Question
@@ -169,7 +169,7 @@ class Letters:
         return heard, repeats
 
     def store(self, name: str) -> DiskClientStore:
-        return DiskClientStore(self.state, self.correspondence.run, name)
+        return DiskClientStore(self.state / APPS, self.correspondence.run, name)
 
     def private(self, name: str, chain: bytes) -> Any:
         """The private state on a client's disk that the server knows by this chain."""

@@ -22,7 +22,7 @@ from apps_support import (
 )
 
 import thinwire.flower  # noqa: F401  first: it imports flwr quietly
-from client.mod import compressed
+from client.mod import Compression, compressed
 from client.store import DiskClientStore
 from server.grids.in_process import InProcessGrid
 from strategies import Compressed
@@ -373,11 +373,23 @@ def test_a_loop_of_ones_own_pushes_and_pulls_through_the_grid() -> None:
 
 def test_clients_keep_their_state_on_disk_by_run_and_name(tmp_path: Path) -> None:
     run(Compressed(FedAvg()), 1)
-    (folder,) = (tmp_path / "thinwire-clients").iterdir()
+    (folder,) = (tmp_path / "thinwire-clients" / "apps").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == [f"client-{index}" for index in range(CLIENTS)]
-    store = DiskClientStore(tmp_path / "thinwire-clients", folder.name, "client-0")
+    store = DiskClientStore(folder.parent, folder.name, "client-0")
     assert store.read("pending") is not None
     assert store.read("replica") is not None
+
+
+def test_what_clients_left_in_old_runs_is_deleted_when_they_join_another(tmp_path: Path) -> None:
+    def folders() -> set[str]:
+        return {path.name for path in (tmp_path / "thinwire-clients" / "apps").iterdir()}
+
+    run(Compressed(FedAvg(fraction_evaluate=0)), 1)
+    first = folders()
+    run(Compressed(FedAvg(fraction_evaluate=0)), 1)
+    assert first < folders()
+    run(Compressed(FedAvg(fraction_evaluate=0)), 1, make_app(Compression(keep_days=0)))
+    assert len(folders()) == 1
 
 
 @pytest.mark.parametrize(
