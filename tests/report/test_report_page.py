@@ -12,7 +12,7 @@ import pytest
 import thinwire.flower  # noqa: F401  first, for it silences what typer's and flwr's own imports deprecate
 
 # isort: split
-from report_kit import ENDS_SCRIPT, HOSTILE, made_up, record_run
+from report_kit import ENDS_SCRIPT, HOSTILE, made_up, record_run, row
 
 from thinwire.cli.recorded_run import RecordedRun
 from thinwire.cli.report_page import page as report
@@ -101,7 +101,8 @@ def test_hovering_a_curve_shows_the_values_of_all_runs_in_all_charts(browser: An
             assert "ef21: top-k both ways" in text
             assert "fedavg: dense both ways" in text
         assert "66.89 %" in tips.first.inner_text(), "1 - 0.9 exp(-1)"
-        assert "up and down" in tips.first.inner_text()
+        sent = sum(made["uplink_bytes"] + made["downlink_bytes"] for made in (row(n, 6, 3) for n in range(1, 21)))
+        assert f"{sent / 1000:g} kB up and down" in tips.first.inner_text()
         page.mouse.move(5, 5)
         assert not tips.first.is_visible()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from thinwire.cli.page_curves import short
 from thinwire.cli.recorded_run import RecordedRun
+from thinwire.cli.run_summary import dense
 
 MOST_CLIENTS = 1000  # that a page lists and maps
 MOST_NAME = 80  # characters of a name
@@ -88,7 +89,7 @@ def _sums(run: RecordedRun, roster: Sequence[Mapping[str, Any]]) -> Sums:
     for row in run.rows:
         was_asked, has_replied = row.get("asked") or [], row.get("replied") or []
         lost = sorted(failures.get(int(row["round"]), set()) & set(was_asked) - set(has_replied))
-        message = (row.get("dense_bytes") or 0) / max(1, len(was_asked) + len(has_replied))
+        up_dense, down_dense = dense(row)
         place = (int(row["round"]) - start) // width
         for total, name, who in (
             (asked, "asked", was_asked),
@@ -97,8 +98,8 @@ def _sums(run: RecordedRun, roster: Sequence[Mapping[str, Any]]) -> Sums:
         ):
             total[who] += 1
             map_[name][who, place] += 1
-        dense_down[was_asked] += message
-        dense_up[has_replied] += message
+        dense_down[was_asked] += down_dense / max(1, len(was_asked))
+        dense_up[has_replied] += up_dense / max(1, len(has_replied))
         sizes = row.get("client_bytes") or {}
         if sizes:
             who = np.fromiter(map(int, sizes), np.int64)

@@ -70,15 +70,23 @@ def thinned(rows: Sequence[Mapping[str, Any]], most: int) -> list[int]:
 
 
 def round_times(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of the rounds; of many, the middle one and the longest of each stretch."""
-    timed = [row for row in rows if row.get("seconds") is not None]
+    """Seconds of the rounds, simulated ones if there are; of many, the middle one and the longest of each stretch."""
+    simulated = bool(rows) and all(row.get(SIMULATED) is not None for row in rows)
+    key = SIMULATED if simulated else "seconds"
+    timed = [row for row in rows if row.get(key) is not None]
     numbers = np.array([int(row["round"]) for row in timed])
-    seconds = np.array([float(row["seconds"]) for row in timed])
+    seconds = np.array([float(row[key]) for row in timed])
     if len(timed) <= MOST_STRETCHES:
-        return {"round": numbers.tolist(), "seconds": [short(value) for value in seconds], "width": 1}
+        return {
+            "simulated": simulated,
+            "round": numbers.tolist(),
+            "seconds": [short(value) for value in seconds],
+            "width": 1,
+        }
     width = math.ceil(len(timed) / MOST_STRETCHES)
     stretches = [slice(start, start + width) for start in range(0, len(timed), width)]
     return {
+        "simulated": simulated,
         "round": [int(numbers[stretch][-1]) for stretch in stretches],
         "seconds": [short(np.median(seconds[stretch])) for stretch in stretches],
         "longest": [short(seconds[stretch].max()) for stretch in stretches],

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.run_store import read_rounds
 from thinwire.cli.curves import ROUNDS, TOTAL, UPLINK, Curve, Price
-from thinwire.cli.report import amount
+from thinwire.cli.words import amount
 from thinwire.run_config import RunConfig
 
 PICTURES = ("curves.png", "curves.svg")

@@ -6,10 +6,10 @@ from typing import Any
 
 from thinwire.cli.curves import Curve
 from thinwire.cli.recorded_run import RecordedRun
-from thinwire.cli.report import amount
 from thinwire.cli.reproducing import commands, model_digest
 from thinwire.cli.run_labels import differences, flat
 from thinwire.cli.run_summary import Summary, reached
+from thinwire.cli.words import amount, duration
 from thinwire.config import to_toml
 
 DENSE = {"identity": "dense"}
@@ -37,13 +37,15 @@ def tiles(run: RecordedRun, summaries: Sequence[Summary]) -> str:
         found.append(("Test loss", f"{own.loss:.4f}", "no longer finite at the end" if own.diverged else "at the end"))
     planned = f"of {run.planned_rounds:,}" if run.planned_rounds else ""
     found.append(("Rounds", f"{own.rounds:,}", planned))
-    found.append(("Time", _duration(own.seconds), f"{_duration(own.seconds / max(1, own.rounds))} a round"))
-    if own.simulated_seconds is not None:
-        found.append(("Over the links", _duration(own.simulated_seconds), "simulated"))
-    dense, both = own.dense_bytes, own.uplink_bytes + own.downlink_bytes
-    found.append(("Sent up", amount(own.uplink_bytes), _fewer(dense / 2, own.uplink_bytes)))
-    found.append(("Sent down", amount(own.downlink_bytes), _fewer(dense / 2, own.downlink_bytes)))
-    found.append(("Both ways", amount(both), _fewer(dense, both)))
+    if own.simulated_seconds is None:
+        found.append(("Time", duration(own.seconds), f"{_brief(own.seconds / max(1, own.rounds))} a round"))
+    else:
+        found.append(("Time, simulated", duration(own.simulated_seconds), f"{duration(own.seconds)} to simulate"))
+    up, down = own.dense_up_bytes, own.dense_down_bytes
+    both = own.uplink_bytes + own.downlink_bytes
+    found.append(("Sent up", amount(own.uplink_bytes), _fewer(up, own.uplink_bytes)))
+    found.append(("Sent down", amount(own.downlink_bytes), _fewer(down, own.downlink_bytes)))
+    found.append(("Both ways", amount(both), _fewer(up + down, both)))
     share = own.replied / own.asked if own.asked else None
     found.append(("Answers", "-" if share is None else _percent(share, 1), f"{own.replied:,} of {own.asked:,} asked"))
     return "\n".join(
@@ -56,7 +58,8 @@ def comparison(summaries: Sequence[Summary], curves: Sequence[Curve], targets: M
     """A row for each run, where there are several or there is a target to reach."""
     if len(summaries) < 2 and not targets:
         return ""
-    head = ["Run", "Accuracy", "Loss", "Rounds", "Time", "Up", "Down", "Both ways"]
+    simulated = all(own.simulated_seconds is not None for own in summaries)
+    head = ["Run", "Accuracy", "Loss", "Rounds", "Simulated" if simulated else "Time", "Up", "Down", "Both ways"]
     goals = [f"To {metric} {_goal(metric, value)}" for metric, value in targets.items()]
     body = []
     for place, (own, curve) in enumerate(zip(summaries, curves, strict=True)):
@@ -64,10 +67,12 @@ def comparison(summaries: Sequence[Summary], curves: Sequence[Curve], targets: M
             "-" if own.accuracy is None else _percent(own.accuracy),
             "-" if own.loss is None else f"{own.loss:.4f}",
             f"{own.rounds:,}",
-            _duration(own.seconds),
+            duration((own.simulated_seconds if simulated else own.seconds) or 0.0),
             amount(own.uplink_bytes),
             amount(own.downlink_bytes),
-            _fewer(own.dense_bytes, own.uplink_bytes + own.downlink_bytes).removesuffix(" than dense"),
+            _fewer(own.dense_up_bytes + own.dense_down_bytes, own.uplink_bytes + own.downlink_bytes).removesuffix(
+                " than dense"
+            ),
         ]
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         row += "".join(_cost(found) for found in reached(curve, targets).values())
@@ -132,8 +137,8 @@ def _cost(found: Mapping[str, float] | None) -> str:
     """A cell: what it took to get to a target."""
     if found is None:
         return '<td class="zero">not reached</td>'
-    sent = f"{amount(found['uplink_bytes'])} up, {amount(found['total_bytes'])} in all"
-    return f"<td>round {found['round']:,}<small>{sent}</small></td>"
+    sent = f"<small>{amount(found['uplink_bytes'])} up</small><small>{amount(found['total_bytes'])} both ways</small>"
+    return f"<td>round {found['round']:,}{sent}</td>"
 
 
 def _goal(metric: str, value: float) -> str:
@@ -148,15 +153,9 @@ def _percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
-def _duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _brief(seconds: float) -> str:
+    """Of a round, which may be short."""
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _value(value: Any) -> str:

@@ -47,7 +47,7 @@ def spelled_out(options: Mapping[str, Any]) -> str | None:
         wanted = RunConfig.of(plain)
         keys, present = flat(to_options(wanted)), flat(to_options(RunConfig.of(base)))
         differing = {key: value for key, value in keys.items() if present.get(key) != value or key not in present}
-        texts = {key: _toml(value) for key, value in differing.items()}
+        texts = {key: _text(value) for key, value in differing.items()}
         if RunConfig.of(set_keys(dict(base), [f"{key}={text}" for key, text in texts.items()])) != wanted:
             return None
     except ThinwireError:
@@ -88,8 +88,10 @@ def _plain(name: str) -> bool:
     return bool(name) and not name.startswith("-") and all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
 
 
-def _toml(value: Any) -> str:
-    """As it stands behind ``key =`` in a TOML file."""
+def _text(value: Any) -> str:
+    """What ``--set key=`` reads this value from: text stands plain where it is read as text."""
+    if isinstance(value, str) and set_keys({}, [f"key={value}"])["key"] == value:
+        return value
     return to_toml({"value": value}).removeprefix("value = ").strip()
 
 

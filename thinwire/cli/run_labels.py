@@ -7,7 +7,12 @@ from typing import Any
 from thinwire.cli.recorded_run import RecordedRun
 
 IMPORTANCE = ("uplink", "downlink", "method", "local", "optimiser", "participation", "order", "clients", "task", "seed")
-HOSTS = ("server", "checkpoint", "evaluation", "record")  # sections that change how a run is hosted and not what it computes
+HOSTS = (
+    "server",
+    "checkpoint",
+    "evaluation",
+    "record",
+)  # sections that change how a run is hosted and not what it computes
 DENSE = {"identity": "dense"}
 WORDS = {"uplink": "up", "downlink": "down", "participation.fraction": "participation"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from thinwire.cli.curves import Curve
 from thinwire.cli.recorded_run import RecordedRun
@@ -21,7 +22,8 @@ class Summary:
     simulated_seconds: float | None
     uplink_bytes: int
     downlink_bytes: int
-    dense_bytes: int  # float32 both ways, for the same participation
+    dense_up_bytes: float  # float32, for the replies that there were
+    dense_down_bytes: float  # likewise, for the questions
     asked: int
     replied: int
     diverged: bool  # the last evaluation's loss is not finite
@@ -40,12 +42,20 @@ class Summary:
             loss=_at(losses, curve.end("loss")),
             seconds=sum(row.get("seconds") or 0.0 for row in run.rows),
             simulated_seconds=curve.simulated_seconds[-1] if curve.simulated_seconds else None,
-            dense_bytes=sum(row.get("dense_bytes") or 0 for row in run.rows),
+            dense_up_bytes=sum(dense(row)[0] for row in run.rows),
+            dense_down_bytes=sum(dense(row)[1] for row in run.rows),
             asked=sum(len(row.get("asked") or ()) for row in run.rows),
             replied=sum(len(row.get("replied") or ()) for row in run.rows),
             diverged=bool(losses) and curve.end("loss") != len(losses) - 1,
             **total,
         )
+
+
+def dense(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What a round's replies and its questions would have been in float32, in bytes."""
+    asked, replied = len(row.get("asked") or ()), len(row.get("replied") or ())
+    message = (row.get("dense_bytes") or 0) / max(1, asked + replied)
+    return message * replied, message * asked
 
 
 def reached(curve: Curve, targets: Mapping[str, float]) -> dict[str, dict[str, float] | None]:

@@ -81,7 +81,6 @@ class Chart {
     this.svg.replaceChildren(...this.frame(height), ...this.lines());
     this.marks = this.svg.appendChild(drawn("g"));
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
-    this.svg.setAttribute("height", height);
     const said = series.map((one) => `${one.label}: ${this.ended(one)}`).join("; ");
     this.svg.setAttribute("aria-label", `${this.name} against ${AXIS[view.x][0]}. ${said}`);
     this.plot.setAttribute("aria-label", `${this.name}; arrow keys read the values`);
@@ -167,14 +166,22 @@ class Chart {
     say(this.tip.innerText.replace(/\s*\n\s*/g, ", "));
   }
 
+  // Whether a curve has points near a pixel: a run that ended earlier has nothing to say there.
+  reaches(one, pixel) {
+    const bound = (x) => this.toX(Math.max(x, this.toX.low));
+    return pixel >= bound(one.x[0]) - 16 && pixel <= bound(one.x[one.x.length - 1]) + 16;
+  }
+
   point(value) {
     this.value = value;
     this.marks?.replaceChildren();
     this.tip.hidden = value === null;
     if (value === null || !this.visible?.length) return;
+    const here = this.toX(Math.max(value, this.toX.low));
     const found = this.visible
       .map((one) => ({ one, place: nearest(one.x, value) }))
-      .filter(({ one, place }) => place >= 0 && one.ys[place] !== undefined);
+      .filter(({ one, place }) => place >= 0 && this.reaches(one, here));
+    this.tip.hidden = !found.length;
     if (!found.length) return;
     const close = found.reduce((a, b) => (Math.abs(a.one.x[a.place] - value) <= Math.abs(b.one.x[b.place] - value) ? a : b));
     const x = close.one.x[close.place];
@@ -185,14 +192,14 @@ class Chart {
       if (y !== null && (!this.toY.logarithmic || y > 0)) {
         this.marks.append(drawn("circle", { class: `dot s${one.colour}`, cx: this.toX(one.x[place]), cy: this.toY(y), r: 4 }));
       }
-      const own = one.xs.round && one !== close.one && one.x[place] !== x ? ` · round ${whole(one.xs.round[place])}` : "";
+      const own = found.length === 1 ? "" : this.view.x !== "round" ? WORDS.round(one.xs.round[place]) : one.xs.total && WORDS.total(one.xs.total[place]);
       const said = y === null ? "not finite" : this.words(y);
-      return element("div", { class: "row" }, swatch(`s${one.colour}`), element("span", {}, one.label + own), element("b", {}, said));
+      return element("div", { class: "row" }, swatch(`s${one.colour}`), element("span", {}, one.label, own ? element("small", {}, own) : null), element("b", {}, said));
     });
     const more = Object.keys(WORDS).filter((axis) => axis !== this.view.x && close.one.xs[axis]);
-    const head = element("strong", {}, WORDS[this.view.x](x));
-    const rest = element("span", {}, more.map((axis) => WORDS[axis](close.one.xs[axis][close.place])).join(" · "));
-    this.tip.replaceChildren(head, rest, ...rows);
+    const words = more.map((axis) => WORDS[axis](close.one.xs[axis][close.place])).join(" · ");
+    const rest = found.length === 1 && words ? element("span", {}, words) : null;
+    fill(this.tip, {}, [this.tip.replaceChildren(), element("strong", {}, WORDS[this.view.x](x)), rest, ...rows]);
     place(this.tip, this.plot, at, 4);
   }
 }

@@ -44,10 +44,11 @@ function bytes(count, digits = 3) {
 function duration(seconds) {
   if (seconds === 0) return "0 s";
   if (seconds < 0.9995) return `${significant(seconds * 1000)} ms`;
-  if (seconds < 120) return `${significant(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 120) return `${Math.floor(seconds / 60)} min${seconds % 60 >= 1 ? ` ${Math.floor(seconds % 60)} s` : ""}`;
-  if (minutes < 2880) return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
+  if (seconds < 60) return `${significant(seconds)} s`;
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
+  const rest = Math.floor(seconds % 60);
+  if (hours < 1) return `${minutes} min${rest ? ` ${rest} s` : ""}`;
+  if (hours < 48) return `${hours} h${minutes ? ` ${minutes} min` : ""}`;
   return `${significant(seconds / 86400)} d`;
 }
 
@@ -70,7 +71,7 @@ function tick(label, checked, onChange) {
 // Beside a point of its holder, and never over the holder's edge.
 function place(tip, holder, x, y) {
   const room = holder.clientWidth;
-  const left = x + 14 + tip.offsetWidth > room ? x - 14 - tip.offsetWidth : x + 14;
+  const left = x > room / 2 ? x - 14 - tip.offsetWidth : x + 14;
   tip.style.left = `${Math.max(0, Math.min(left, room - tip.offsetWidth))}px`;
   tip.style.top = `${Math.max(0, y)}px`;
 }

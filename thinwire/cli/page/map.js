@@ -5,6 +5,8 @@ const PARTS = [
   ["absent", "--absent"],
 ];
 
+const FAINTEST = 0.25; // opacity of a stretch of rounds in which a client was hardly asked
+
 function unpacked(text, size) {
   const raw = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   return size === 2 ? new Uint16Array(raw.buffer) : raw;
@@ -21,6 +23,7 @@ class Participation {
     this.tip = element("div", { class: "tip", hidden: true });
     const kinds = [["replied", "answered"], ["failed", "failed"], ["absent", "absent"], ["idle", "not asked"]];
     const keys = element("div", { class: "keys" }, kinds.map(([kind, word]) => element("span", {}, swatch(kind), word)));
+    if (map.width > 1) keys.append(element("span", {}, "the fainter, the less often asked"));
     const title = `Participation${map.width > 1 ? `, in stretches of ${map.width} rounds` : ""}`;
     this.card = element("div", { class: "card map" }, element("h3", {}, title), keys, this.scroll, this.tip);
     holder.append(this.card);
@@ -69,27 +72,32 @@ class Participation {
       pen.fillStyle = colour("--sunk");
       pen.fillRect(this.left, y, this.width - this.left, this.tall - gap);
     }
+    const most = this.asked.reduce((a, b) => Math.max(a, b), 1);
     for (const [part, name] of PARTS) {
       pen.fillStyle = colour(name);
       for (let row = 0; row < count; row += 1) {
         for (let column = 0; column < map.columns; column += 1) {
+          if (!this.asked[row * map.columns + column]) continue;
           const cell = this.at(row, column);
           if (!cell[part]) continue;
-          const rounds = Math.min(map.width, map.last - map.first + 1 - column * map.width);
           const before = part === "replied" ? 0 : part === "failed" ? cell.replied : cell.replied + cell.failed;
           const room = step - space;
-          const x = this.left + column * step + (before / rounds) * room;
-          const wide = Math.max((cell[part] / rounds) * room, part === "failed" ? 1 : 0);
+          const x = this.left + column * step + (before / cell.asked) * room;
+          const wide = Math.max((cell[part] / cell.asked) * room, part === "failed" ? 1 : 0);
+          pen.globalAlpha = FAINTEST + (1 - FAINTEST) * (cell.asked / most);
           pen.fillRect(x, row * this.tall, wide + (space || map.width > 1 ? 0 : 0.4), this.tall - gap);
         }
       }
     }
+    pen.globalAlpha = 1;
     pen.fillStyle = colour("--quiet");
     const y = count * this.tall + 13;
     pen.fillText(whole(map.first), this.left, y);
     pen.textAlign = "right";
     pen.fillText(`round ${whole(map.last)}`, this.width, y);
-    if (this.cell) this.outline(pen, colour("--ink"));
+    this.picture = element("canvas", { width: canvas.width, height: canvas.height });
+    this.picture.getContext("2d").drawImage(canvas, 0, 0);
+    this.outline();
   }
 
   fitting(pen, name) {
@@ -98,8 +106,16 @@ class Participation {
     return text;
   }
 
-  outline(pen, colour) {
-    pen.strokeStyle = colour;
+  // The cell in question, over the picture as it was drawn.
+  outline() {
+    if (!this.picture) return;
+    const pen = this.canvas.getContext("2d");
+    pen.save();
+    pen.resetTransform();
+    pen.drawImage(this.picture, 0, 0);
+    pen.restore();
+    if (!this.cell) return;
+    pen.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
     pen.lineWidth = 1.5;
     pen.strokeRect(this.left + this.cell[1] * this.step, this.cell[0] * this.tall, Math.max(3, this.step), this.tall);
   }
@@ -127,7 +143,7 @@ class Participation {
   show(cell) {
     const moved = String(cell) !== String(this.cell);
     this.cell = cell;
-    if (moved) this.draw();
+    if (moved) this.outline();
     this.tip.hidden = cell === null;
     if (cell === null) return;
     const [row, column] = cell;

@@ -109,12 +109,13 @@ function errors() {
 }
 
 function times() {
-  const { round, seconds, longest, width } = data.times;
+  const { round, seconds, longest, width, simulated } = data.times;
   if (!round.length) return;
   const xs = { round };
   const series = [{ label: longest ? "middle one" : "round", colour: 0, dash: 0, xs, ys: seconds }];
   if (longest) series.push({ label: "longest", colour: 0, dash: 0, xs, ys: longest, faint: true });
-  const name = width > 1 ? `Time of a round, in stretches of ${width}: the middle one and the longest` : "Time of each round";
+  const clock = simulated ? ", on the simulated clock" : "";
+  const name = width > 1 ? `Time of a round${clock}: of each ${width}, the middle one and the longest` : `Time of each round${clock}`;
   new Chart(byId("round-times"), new View("round"), { name, series, kind: "seconds" });
 }
 

@@ -1,5 +1,5 @@
 // Axes: where a value lies, and which values are named.
-const TIME_STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
+const TIME_STEPS = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 
 function scale(low, high, from, to, logarithmic) {
   const bend = logarithmic ? Math.log10 : (value) => value;
@@ -21,7 +21,7 @@ function niceStep(span, count) {
 function ticks(low, high, count, kind) {
   if (!(high > low)) return [low];
   let step = niceStep(high - low, count);
-  if (kind === "seconds" && step > 30) step = TIME_STEPS.find((one) => one >= step) ?? Math.ceil(step / 86400) * 86400;
+  if (kind === "seconds" && step > 10) step = TIME_STEPS.find((one) => one >= step) ?? Math.ceil(step / 86400) * 86400;
   if (kind === "round") step = Math.max(1, Math.ceil(step));
   const found = [];
   for (let place = Math.ceil(low / step - 1e-9); place * step <= high * (1 + 1e-9) + 1e-12; place += 1) found.push(place * step + 0);
