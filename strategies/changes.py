@@ -24,7 +24,8 @@ CHANGEABLE: Mapping[str, str] = {
 }
 """Keys that may be changed between two rounds."""
 
-RATES = ("optimiser.rate", "local.rate")
+FROM_ZERO = ("round.retries", "round.patience_seconds")  # the others are above 0
+MOST = 1_000_000_000
 
 
 def changed(config: RunConfig, keys: Mapping[str, str], decided: int) -> RunConfig:
@@ -38,9 +39,8 @@ def changed(config: RunConfig, keys: Mapping[str, str], decided: int) -> RunConf
     found = RunConfig.of(options)
     if found.rounds < decided:
         raise ConfigError(f"rounds = {found.rounds}: round {decided} is decided already")
-    for key in RATES:
-        if key in keys:
-            _check_rate(key, value_of(found, key))
+    for key in keys:
+        _check_number(key, value_of(found, key))
     return found
 
 
@@ -80,6 +80,9 @@ def _named(config: RunConfig, key: str) -> str:
     return "optimiser.lr" if key == "optimiser.rate" and "lr" in config.optimiser else key
 
 
-def _check_rate(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{key} = {value!r} must be a number above 0, and finite")
+def _check_number(key: str, value: Any) -> None:
+    """What the sections of a run do not check of themselves: rates, and what is far beyond any use."""
+    least = 0.0 if key in FROM_ZERO else math.ulp(0.0)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= MOST:
+        raise ConfigError(f"{key} = {value!r} must be a number {'from' if not least else 'above'} 0, up to {MOST:,}")

@@ -201,10 +201,10 @@ class MethodStrategy(Strategy):
             ledger.personal.update(saved.personal)
             self.resumed_rounds = ledger.replay(entries)
             self._event("resumed", {"round": replicated.version, "replayed": self.resumed_rounds})
-        clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in ledger.roster.clients]
-        self._event("roster", {"run": run, "clients": clients})  # in ascending index
         coordinator = self.coordinator = Coordinator(ledger, transport, admission, self.steering)
-        self.steering.open(Helm(coordinator, self._change))
+        helm = Helm(coordinator, self._change)
+        self._event("roster", helm.roster())
+        self.steering.open(helm)
         return coordinator
 
     def _begin(

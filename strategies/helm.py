@@ -1,6 +1,7 @@
 """The helm: what may be done to a run while no round is open."""
 
 from collections.abc import Callable
+from typing import Any
 
 from strategies.collection import banned
 from strategies.coordinator import Coordinator
@@ -36,6 +37,11 @@ class Helm:
     def version(self) -> int:
         """Rounds decided."""
         return self.ledger.replicated.version
+
+    def roster(self) -> dict[str, Any]:
+        """The fields of an event that says who is in the run, in ascending index, and with what weight."""
+        clients = [{"name": c.name, "weight": c.weight, "examples": c.examples} for c in self.clients]
+        return {"run": self.ledger.run, "clients": clients}
 
     def wait(self, seconds: float) -> None:
         """Let clients come and go for at most so long."""

@@ -10,7 +10,7 @@ from strategies.collection import banned
 from strategies.helm import Helm
 from strategies.roster import ClientRecord
 from thinwire.config import nearest
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, RoundError
 
 MOST_REASON = 200
 """Characters of the reason of a ban."""
@@ -26,7 +26,10 @@ def checkpoint(control: Control, by: str) -> "Future[str]":
     """Write a checkpoint. Raises Refusal, as all of these do."""
 
     def carry_out(helm: Helm) -> str:
-        version = helm.checkpoint()
+        try:
+            version = helm.checkpoint()
+        except RoundError as error:  # the journal goes on from the one before
+            raise Refusal("INTERNAL", str(error)) from None
         control.note("checkpoint", {"by": by, "round": version})
         return f"a checkpoint of round {version} is written"
 
@@ -72,6 +75,7 @@ def ban(control: Control, by: str, name: str, reason: str) -> "Future[str]":
             control.turn_away(name, None)
         fields = {"by": by, "client": name, "round": helm.version, "reason": reason, "begin_anew": len(anew)}
         control.note("banned", fields)
+        control.note("roster", helm.roster())  # with the weights that hold now
         others = f"; without mirrors, {len(anew)} others begin anew" if anew else ""
         return f"client {name!r} is out of the run, its weight is the others'{others}"
 
@@ -90,7 +94,10 @@ def change(control: Control, by: str, keys: Mapping[str, str]) -> "Future[str]":
     def carry_out(helm: Helm) -> str:
         before = helm.config
         after = changed(before, asked, helm.version)
-        helm.change(after, control.keep)
+        try:
+            helm.change(after, control.keep)
+        except RoundError as error:  # before anything was changed
+            raise Refusal("INTERNAL", str(error)) from None
         pairs = {key: [value_of(before, key), value_of(after, key)] for key in asked}
         control.note("changed", {"by": by, "round": helm.version, "keys": pairs})
         return "changed: " + ", ".join(f"{key} from {old} to {new}" for key, (old, new) in pairs.items())

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from strategies.helm import Helm
-from thinwire.errors import ConfigError, ThinwireError
+from thinwire.errors import ConfigError
 
-Status = Literal["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"]
+Status = Literal["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "INTERNAL"]
 MOST_WAITING = 64
 
 
@@ -50,11 +50,11 @@ class Commands:
         return command.outcome
 
     def carry_out(self, helm: Helm) -> None:
-        """All that wait, in their order; an error is its command's own, unless the run cannot go on."""
+        """All that wait, in their order. A ConfigError is its command's own; after any other the run cannot go on."""
         while (command := self._next()) is not None:
             try:
                 command.outcome.set_result(command.carry_out(helm))
-            except ThinwireError as error:
+            except ConfigError as error:
                 command.outcome.set_exception(error)
             except BaseException as error:
                 command.outcome.set_exception(error)

@@ -217,10 +217,20 @@ class Control:
             return "when its clients are there"
         return f"after round {self.progress.round + 1}, which is open" if self.progress.is_open else "now"
 
-    def finish(self, state: messages.RunState) -> None:
-        """The run has ended so."""
+    def finish(self, state: messages.RunState, detail: str = "") -> None:
+        """The run has ended so; the last that watchers hear of it."""
+        kind = "failed" if state == messages.RUN_STATE_FAILED else "finished"
+        self.note(kind, {"round": self.progress.round, **({"detail": detail[:1000]} if detail else {})})
         with self._lock:
             self._end = state
+        self._over()
+
+    def leave(self) -> None:
+        """The run stops here, to be resumed; the last that watchers hear of it."""
+        self.note("stopped", {"by": self._stopping_by, "round": self.progress.round})
+        self._over()
+
+    def _over(self) -> None:
         self.progress.decided()
         self._commands.close("the run is over")
 

@@ -59,7 +59,7 @@ class EventLog:
         with self._lock:
             oldest = self._arrived - len(self._events)
             found: list[Event] = []
-            if self._forgotten > after and arrival < oldest:
+            if self._forgotten > after and arrival < oldest and (arrival or after):  # 0 and 0: all that there is
                 missed = json.dumps({"missed": oldest - arrival if arrival else self._forgotten - after})
                 found.append(Event(sequence=self._forgotten, time=time.time(), kind=GAP, fields=missed))
             start = max(arrival - oldest, 0)

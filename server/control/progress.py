@@ -98,6 +98,7 @@ class Progress:
 
     def status(self) -> Status:
         """What is known here of where the run stands; the caller fills in the rest."""
+        connected = self.connected()
         with self._lock:
             helm, tally = self.helm, self._tally
             names = [] if helm is None else [client.name for client in helm.clients]
@@ -110,7 +111,7 @@ class Progress:
                 round_seconds=0.0 if began is None else time.monotonic() - began,
                 seconds=time.monotonic() - self._started,
                 clients=sum(client.ban is None for client in ([] if helm is None else helm.clients)),
-                connected=len(self.connected()),
+                connected=len(connected),
                 uplink_bytes=tally.uplink_bytes,
                 downlink_bytes=tally.downlink_bytes,
                 dense_bytes=tally.dense_bytes,
@@ -119,8 +120,8 @@ class Progress:
 
     def clients(self) -> list[Client]:
         """The roster."""
+        connected = self.connected()
         with self._lock:
-            connected = self.connected()
             return [] if self.helm is None else [self._client(record, connected) for record in self.helm.clients]
 
     def _client(self, record: ClientRecord, connected: set[str]) -> Client:

@@ -52,10 +52,13 @@ def controlled(
         yield control
         if control.stopping_by is None:
             control.finish(RUN_STATE_FINISHED)
+        else:
+            control.leave()
     except Stopped:
+        control.leave()
         raise
-    except BaseException:
-        control.finish(RUN_STATE_FAILED)
+    except BaseException as error:
+        control.finish(RUN_STATE_FAILED, str(error) or type(error).__name__)
         raise
     finally:
         if listener is not None:
