@@ -64,7 +64,7 @@ def train(message: Message, context: Context) -> Message:
         loss = nn.functional.cross_entropy(net(x[start : start + 30].flatten(1).float()), y[start : start + 30])
         loss.backward()
         optimiser.step()
-    metrics = MetricRecord({"num-examples": len(y), "losses": [float(loss), 1.0]})
+    metrics = MetricRecord({"num-examples": len(y), "losses": [loss.item(), 1.0]})
     return Message(RecordDict({"arrays": ArrayRecord(net.state_dict()), "metrics": metrics}), reply_to=message)
 
 
