@@ -14,8 +14,10 @@ from thinwire.v1.operator_pb2 import Event
 MOST_EVENTS = 2_000
 """Events kept; a watcher that is further behind hears of a gap."""
 
-MOST_AT_ONCE = 100
+MOST_AT_ONCE = 100  # events that a watcher takes from the log at a time
 MOST_FIELDS_BYTES = 64_000
+"""Of the fields of one event, as JSON."""
+
 GAP = "gap"
 FLEET = "fleet-"
 
@@ -82,10 +84,8 @@ def as_event(kind: str, fields: Mapping[str, Any]) -> Event:
     """A record of a run as a message, without its number; what is too large is left out and named."""
     plain = {str(name): _plain(value) for name, value in fields.items()}
     text = json.dumps(plain, default=str)
-    if len(text.encode()) > MOST_FIELDS_BYTES:
-        small = [name for name, value in plain.items() if len(json.dumps(value, default=str)) <= 1_000][:32]
-        left_out = [name[:64] for name in plain if name not in small][:32]
-        text = json.dumps({**{name: plain[name] for name in small}, "left_out": left_out}, default=str)
+    if len(text) > MOST_FIELDS_BYTES:  # all of it is ASCII
+        text = _cut(plain)
     client, number = plain.get("client"), plain.get("round")
     return Event(
         time=fields.time if isinstance(fields, Recorded) else time.time(),
@@ -94,6 +94,20 @@ def as_event(kind: str, fields: Mapping[str, Any]) -> Event:
         round=number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else 0,
         fields=text,
     )
+
+
+def _cut(plain: Mapping[str, Any]) -> str:
+    """The fields that fit, the smallest first, and the names of some that do not."""
+    sizes = {name: len(json.dumps({name: value}, default=str)) for name, value in plain.items()}
+    left, kept = MOST_FIELDS_BYTES // 2, set()
+    for name in sorted(plain, key=lambda name: sizes[name]):
+        left -= sizes[name]
+        if left < 0:
+            break
+        kept.add(name)
+    left_out = sorted(set(plain) - kept, key=lambda name: -sizes[name])[:32]
+    fields = {name: value for name, value in plain.items() if name in kept}
+    return json.dumps({**fields, "left_out": [name[:64] for name in left_out]}, default=str)
 
 
 def _plain(value: Any) -> Any:
