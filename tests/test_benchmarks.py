@@ -8,7 +8,7 @@ import pytest
 import thinwire.flower  # noqa: F401  first, for it silences what typer's and flwr's own imports deprecate
 
 # isort: split
-from benchmarks import defaults, digits, idx, round_time, server_memory
+from benchmarks import defaults, digits, idx, round_time, server_memory, simulated_clients
 from benchmarks.experiments import DENSE, compared
 from thinwire.cli.simulation import dense_fedavg
 from thinwire.run_config import RunConfig
@@ -69,3 +69,11 @@ def test_a_round_of_real_processes_is_timed() -> None:
 def test_a_servers_memory_is_measured() -> None:
     rows = server_memory.main(["--cohorts", "2", "--width", "64", "--rounds", "2", "--json"])
     assert all(row["peak_bytes"] > row["state_bytes"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_simulation_does_not_grow_with_its_clients() -> None:
+    few, many = simulated_clients.main(["--quick", "--json", "--cases", "EF21, top-k up"])
+    assert (few["clients"], many["clients"]) == (100, 1000)
+    assert few["rounds_per_second"] > 0
+    assert many["peak_bytes"] < few["peak_bytes"] + 100e6, "900 clients more took 100 MB"

@@ -22,6 +22,8 @@ from thinwire.cli.method_facts import BUILT
 from thinwire.cli.serving import ServerConfig
 from thinwire.config import section_of, to_options, to_toml
 from thinwire.run_config import RunConfig
+from thinwire.simulation.availability import AVAILABILITIES
+from thinwire.simulation.speed import SPEEDS
 from thinwire.tasks.registry import registry as tasks
 
 WIDTH = 100  # of a line; what is longer has its comment above
@@ -38,6 +40,12 @@ NAMED: Mapping[str, str] = {
     "order": "In which order a client goes through its examples; only random is free of charge.",
 }
 """What a section is whose keys are those of the part that it names."""
+
+MODELS: Mapping[str, tuple[Iterable[str], str]] = {
+    "availability": (AVAILABILITIES, "always"),
+    "speed": (SPEEDS, "constant"),
+}
+"""The parts of the section ``simulation``, which are named but mostly absent: their names, and one to offer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +115,11 @@ def _of(name: str, kind: type, values: Mapping[str, Any], about: str = "") -> It
         inner = section_of(hint)
         if inner is not None:
             yield from _of(f"{name}.{key}", inner, values.get(key, {}))
+        elif key in MODELS:
+            names, usual = MODELS[key]
+            keys = [Key(part, value, "", True) for part, value in values.get(key, {}).items()]
+            about = _meaning(meanings(kind), key, hint)
+            yield from _section(f"{name}.{key}", about, keys or [Key("name", usual, " | ".join(names), False)])
 
 
 def _section(name: str, about: str, keys: Iterable[Key]) -> Iterator[str]:
