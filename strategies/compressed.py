@@ -76,6 +76,10 @@ class Compressed(Strategy):
         record: str = "",
         seed: int = 0,
     ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(
+                f"{type(strategy).__name__} is no strategy of flwr.serverapp.strategy (flwr.server has old ones)"
+            )
         self.strategy = strategy
         self.method = section(method or ("ef21" if isinstance(strategy, SELECTING) else "ef14"))
         self.uplink = section(uplink)
@@ -106,10 +110,11 @@ class Compressed(Strategy):
         Raises ConfigError for models with arrays that cannot be carried, RoundError when the model diverges.
         """
         thin = self.grid(grid)
-        given = (num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        given: dict[str, Any] = {"num_rounds": num_rounds, "timeout": timeout, "evaluate_fn": evaluate_fn}
+        given |= {"train_config": train_config, "evaluate_config": evaluate_config}
         if type(self.strategy).start is Strategy.start:
-            return super().start(thin, initial_arrays, *given)
-        result = self.strategy.start(thin, initial_arrays, *given)
+            return super().start(thin, initial_arrays, **given)
+        result = self.strategy.start(thin, initial_arrays, **given)
         for number, exchange in enumerate((e for e in self.exchanges if e.kind == "train"), 1):
             metrics = result.train_metrics_clientapp.get(number)
             result.train_metrics_clientapp[number] = _with_bytes(metrics, exchange)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from logging import INFO, WARNING
 
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -16,9 +16,10 @@ from strategies.cut import NamedArrays
 from strategies.exchange_meter import Exchange
 from strategies.grid_transport import KINDS, POLL_SECONDS, from_parts, holds_parts, to_parts
 from strategies.transport import EVALUATE, HELLO, ROUND
-from thinwire.errors import WireError
+from thinwire.errors import ConfigError, WireError
 from thinwire.flower import (
     APP_RAISED,
+    MESSAGE_EXPIRED,
     MOD_REFUSED,
     NODE_UNAVAILABLE,
     NodeInfo,
@@ -129,6 +130,8 @@ class CompressedGrid(Grid):
             return None
         self._record = self._record or next(iter(records))
         if self._record not in records:
+            if self._correspondence is None:
+                raise ConfigError(f"no record {self._record!r} in the first message; it has {', '.join(records)}")
             return None
         if id(records[self._record]) not in models:
             models[id(records[self._record])] = self._show(records[self._record])
@@ -201,7 +204,8 @@ class CompressedGrid(Grid):
         """A reply as the strategy sees it; None where the client is asked again."""
         opened = self._open.pop(raw.metadata.reply_to_message_id, None)
         if opened is None:
-            return raw
+            late = not raw.has_error() and any(holds_parts(record) for record in raw.content.array_records.values())
+            return make_message(raw.metadata, error=Error(MESSAGE_EXPIRED, "it came too late")) if late else raw
         asked = addressed(opened.asked, self.run.run_id, opened.visible_id).metadata
         if raw.has_error():
             self._forget(opened)

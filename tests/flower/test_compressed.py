@@ -310,6 +310,7 @@ class Polled(Grid):
 
     def __init__(self, grid: InProcessGrid, lost: int) -> None:
         self._grid, self._lost, self._looked = grid, lost, 0
+        self.pushed: list[Message] = []
 
     run = property(lambda self: self._grid.run)
 
@@ -323,6 +324,7 @@ class Polled(Grid):
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Any) -> Any:
+        self.pushed = messages
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Any) -> list[Message]:
@@ -356,6 +358,7 @@ def test_replies_that_do_not_come_in_time_are_closed_and_the_next_round_goes_on(
 
     assert thin.send_and_receive(messages(), timeout=0) == []
     assert len(thin.send_and_receive(messages(), timeout=60)) == CLIENTS
+    assert 59 < max(message.metadata.ttl for message in polled.pushed) <= 60  # nobody works for a round that is over
     assert [(e.asked, e.replied) for e in strategy.exchanges] == [(4, 0), (4, 4)]
 
 
@@ -369,6 +372,39 @@ def test_a_loop_of_ones_own_pushes_and_pulls_through_the_grid() -> None:
     assert {reply.metadata.src_node_id for reply in replies} == set(thin.get_node_ids())
     for reply in replies:
         assert torch.isfinite(reply.content["arrays"].to_torch_state_dict()["0.weight"]).all()
+
+
+def test_a_reply_to_a_message_that_was_given_up_is_an_error() -> None:
+    strategy = Compressed(FedAvg())
+    grid = InProcessGrid(make_app(compressed), CLIENTS, RUN)
+    thin = strategy.grid(grid)
+    record = RecordDict({"arrays": initial(), "config": ConfigRecord()})
+    node = thin.get_node_ids()[0]
+    (name,) = thin.push_messages([thin.create_message(record, "train", node, "", ttl=0.0)])
+    thin.push_messages([thin.create_message(RecordDict(), "query", node, "")])  # looks at what has expired
+    assert [reply.error.reason for reply in thin.pull_messages([name]) if reply.has_error()] == []
+    (other,) = thin.push_messages([thin.create_message(record, "train", node, "")])
+    thin._open.clear()  # as if it had expired on a grid that cannot forget
+    (reply,) = thin.pull_messages([other])
+    assert reply.error.reason == "it came too late"
+
+
+def test_the_record_that_is_named_is_compressed_and_one_that_is_not_there_is_refused() -> None:
+    def reply(record: str) -> Message:
+        thin = Compressed(FedAvg(), record=record).grid(InProcessGrid(make_app(compressed), CLIENTS, RUN))
+        content = RecordDict({"other": ArrayRecord({"x": Array(np.ones(3))}), "arrays": initial()})
+        names = thin.push_messages([thin.create_message(content, "train", thin.get_node_ids()[0], "")])
+        return thin.pull_messages(names)[0]
+
+    assert list(reply("arrays").content["arrays"]) == list(initial())
+    assert reply("other").has_error()  # the app's reply has no such model
+    with pytest.raises(ConfigError, match="no record 'weights' in the first message; it has other, arrays"):
+        reply("weights")
+
+
+def test_flowers_old_strategies_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"object is no strategy of flwr\.serverapp\.strategy"):
+        Compressed(object())  # type: ignore[arg-type]
 
 
 def test_clients_keep_their_state_on_disk_by_run_and_name(tmp_path: Path) -> None:

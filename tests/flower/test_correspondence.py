@@ -263,6 +263,19 @@ def test_an_uplink_of_another_codec_or_with_other_payloads_is_refused(tmp_path: 
         letters.correspondence.hear(question, {**good, MESSAGE: reply.SerializeToString(), UPLINK: foreign}, ())
 
 
+def test_a_client_whose_training_diverged_says_so_and_keeps_what_it_owes(tmp_path: Path) -> None:
+    letters = Letters.under("ef14", tmp_path)
+    letters.hear(letters.correspondence.ask(ROUND, 1, 1, show(letters, 1)), "ann")
+    chain = letters.correspondence.ask(ROUND, 1, 2, show(letters, 2)).chain
+    owed = letters.private("ann", chain).e
+    letters.diverges = True
+    heard, _ = letters.hear(letters.correspondence.ask(ROUND, 1, 2, show(letters, 2)), "ann")
+    assert heard.arrays is None
+    assert "declined: tensor 'x' holds a non-finite value" in heard.failure
+    assert letters.correspondence.ask(ROUND, 1, 3, show(letters, 3)).chain == chain
+    assert torch.equal(letters.private("ann", chain).e, owed)
+
+
 def test_a_model_that_is_not_finite_is_a_diverged_round(tmp_path: Path) -> None:
     letters = Letters.under("ef14", tmp_path, downlink="natural")
     start = quadratic("start")
