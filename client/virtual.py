@@ -16,7 +16,7 @@ from client.workshop import Workshops
 
 from flwr.app import Context, Message  # isort: skip
 
-NEAR = 256  # clients whose examples stay in memory
+NEAR = 1000  # clients whose examples stay in memory
 STATE_BYTES = 256 << 20  # of private states that stay in memory
 
 

@@ -124,11 +124,10 @@ def _run_quietly(server_app: ServerApp, client_app: ClientApp, clients: int, res
         from flwr.simulation import run_simulation
 
         logger.setLevel(logging.ERROR)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        options: Any = {"client_resources": resources, "init_args": quiet}
         try:
-            run_simulation(
-                server_app, client_app, clients, backend_config={"client_resources": resources, "init_args": quiet}
-            )
+            run_simulation(server_app, client_app, clients, backend_config=options)
         finally:
             logger.setLevel(level)
 

@@ -1,5 +1,6 @@
 """How fast clients and their wires are: all alike, log-normal, in classes, or as a file says."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class LogNormal(Speed):
 def _log_normal(sigma: float, uniform: float) -> float:
     """exp(sigma z), z the normal quantile of a uniform in [0, 1)."""
     inside = min(max(uniform, 2.0**-54), 1 - 2.0**-53)
-    return 2.718281828459045 ** (sigma * NormalDist().inv_cdf(inside))
+    return math.exp(sigma * NormalDist().inv_cdf(inside))
 
 
 @dataclass(frozen=True)
