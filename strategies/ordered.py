@@ -418,8 +418,11 @@ class Ordered(Method):
         return self.method.needs_everyone
 
     def leave(self, server: Any, federation: Federation) -> Any:
-        """The method's."""
-        return replace(server, server=self.method.leave(server.server, federation))
+        """The method's; nobody waits for the client's next pass."""
+        passes, begun, gone = server.passes.clone(), server.begun.clone(), list(federation.banned)
+        if len(passes):
+            passes[gone] = begun[gone] = -1
+        return replace(server, server=self.method.leave(server.server, federation), passes=passes, begun=begun)
 
     def apply(self, replica: Any, downlink: Packet, round: Round) -> Any:
         """The method's."""

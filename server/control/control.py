@@ -12,6 +12,7 @@ import thinwire
 from server.control.commands import Commands, Refusal
 from server.control.events import EventLog
 from server.control.progress import Progress
+from server.control.tally import FAILURES
 from strategies.helm import Helm
 from strategies.steering import Stopped
 from thinwire.config import to_options
@@ -51,9 +52,11 @@ class Control:
         self.facts = facts
         self.keep = keep
         self.events = EventLog()
+        self.progress = Progress(rows)
         for kind, fields in past:
             self.events.append(kind, fields)
-        self.progress = Progress(rows)
+            if kind in FAILURES:
+                self.progress.fail(fields)
         self._config = config
         self._record = record
         self._commands = Commands()

@@ -1,6 +1,7 @@
 """The thread in which the control service lives, with an event loop of its own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -49,7 +50,11 @@ class ControlListener:
         except BaseException:
             self._thread.join()
             raise
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"cannot write {self._path}: {error.strerror}; free some space") from None
 
     @property
     def address(self) -> str:
@@ -58,7 +63,8 @@ class ControlListener:
 
     def close(self) -> None:
         """Give watchers the last events, and stop. May be called again."""
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is left behind names a process that is gone
+            self._path.unlink(missing_ok=True)
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from thinwire.v1.operator_pb2 import (
 )
 
 ARRIVALS = ("hello", "fleet-opened", "fleet-closed")
+MOST_FAILURES = 1_000  # of earlier processes, and before the run is open
 
 
 class Progress:
@@ -38,6 +40,7 @@ class Progress:
         self._round_began: float | None = None
         self._seen: dict[str, float] = {}  # client -> seconds since 1970
         self._addresses: dict[str, str] = {}
+        self._failures: deque[Mapping[str, Any]] = deque(maxlen=MOST_FAILURES)  # until the run is open
 
     @property
     def round(self) -> int:
@@ -56,6 +59,8 @@ class Progress:
                 if row["round"] <= helm.version:
                     self._tally.add(row)
             self._rows, self.helm = [], helm
+            while self._failures:
+                self.fail(self._failures.popleft())
 
     def asked(self, attempt: int, clients: Sequence[int]) -> None:
         """An attempt is open."""
@@ -92,9 +97,19 @@ class Progress:
             self._seen[client] = time.time()
         if kind == "fleet-opened":
             self._addresses[client] = detail.rpartition(" from ")[2][:128]
-        record = None if self.helm is None else self.helm.ledger.roster.named(client)
-        if kind in FAILURES and record is not None:
-            self._tally.fail(record.index, int(fields.get("round") or 0), detail)
+        if kind in FAILURES:
+            self.fail(fields)
+
+    def fail(self, fields: Mapping[str, Any]) -> None:
+        """A client's failure, of this process or an earlier one."""
+        with self._lock:
+            if self.helm is None:
+                self._failures.append(fields)
+                return
+            record = self.helm.client(str(fields.get("client", "")))
+            if record is not None:
+                detail = str(fields.get("detail") or fields.get("reason") or "")
+                self._tally.fail(record.index, int(fields.get("round") or 0), detail)
 
     def status(self) -> Status:
         """What is known here of where the run stands; the caller fills in the rest."""

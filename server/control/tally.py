@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RECENT = 20  # answers over which a client's mean time is taken
-FAILURES = ("client-error", "hostile", "client-lacks", "refused", "reset")
-"""Events that say why a client's part in a round came to nothing."""
+FAILURES = ("client-error", "hostile", "client-lacks", "refused", "reset", "banned")
+"""Events that say why a client's part in the run came to nothing."""
 
 
 @dataclass
@@ -58,8 +58,10 @@ class Tally:
             self.clients[int(index)].seconds.append(float(seconds))
 
     def fail(self, index: int, round: int, detail: str) -> None:
-        """What a client's failure said."""
+        """What a client's failure said; one of an earlier round than the last is no news."""
         client = self.clients[index]
+        if round and round < client.failed_in:
+            return
         client.last_failure, client.failed_in = (f"round {round}: " if round else "") + detail[:1000], round
 
     def _note_metrics(self, row: Mapping[str, Any]) -> None:
@@ -80,5 +82,6 @@ ROW = frozenset(
     "client_seconds",
     "train",
     "downlink_error",
+    "simulated_seconds",
 }
 """The numbers of a round itself."""

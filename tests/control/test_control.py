@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from control_kit import CLIENTS, RUN, running, wait_for
+from control_kit import CLIENTS, RUN, clients, running, wait_for
 
 from server.control.service import MOST_WATCHERS
 from thinwire.errors import ConfigError
@@ -53,6 +53,22 @@ def test_a_held_run_asks_nobody_until_it_is_resumed(tmp_path: Path) -> None:
             operator.resume()
         kinds = [event.kind for event in operator.watch(0, timeout_seconds=0.5)]
         assert [k for k in kinds if k in ("paused", "checkpoint", "unpaused")] == ["paused", "checkpoint", "unpaused"]
+
+
+def test_a_held_run_still_answers_the_door(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, operator):
+        wait_for(lambda: operator.status().round >= 1, "first round")
+        operator.pause()
+        wait_for(lambda: operator.status().state == messages.RUN_STATE_PAUSED, "held run")
+        with clients(server.grid.address, server.bench, ["eve", "client-1"]) as outcomes:
+            wait_for(lambda: outcomes.get("eve"), "stranger that was sent away")
+            assert "is not in this run's roster" in outcomes["eve"]
+            wait_for(lambda: server.outcomes.get("client-1"), "older process of the client that came back")
+            assert operator.status().state == messages.RUN_STATE_PAUSED
+            operator.resume()
+            version = operator.status().round
+            wait_for(lambda: operator.status().round >= version + 2, "round with the new process")
+            assert server.folder.rounds()[-1]["replied"] == [0, 1, 2]
 
 
 def test_a_stopped_run_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> None:
@@ -144,6 +160,7 @@ def test_a_banned_client_is_told_why_and_stays_out_when_the_run_is_resumed(tmp_p
         assert [client.weight for client in operator.clients()] == [0.5, 0.5, 0.0]
         events = [event for event in operator.watch(0, timeout_seconds=0.5) if event.kind == "banned"]
         assert [(event.client, json.loads(event.fields)["by"]) for event in events] == [("client-2", "local")]
+        assert "sends noise" in operator.clients()[2].last_failure
 
 
 def test_a_changed_configuration_reaches_server_and_clients_and_is_kept(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ def test_a_taken_port_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> No
     assert not (tmp_path / "other" / "control.json").exists()
 
 
+def test_a_run_directory_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"cannot write .*control\.json: No such file"),
+        listening(tmp_path / "gone", ControlOptions()),
+    ):
+        pass
+
+
 def test_the_service_can_be_turned_off_and_takes_the_servers_own_certificate() -> None:
     assert control_options("off", ServerConfig()) is None
     assert control_options("", ServerConfig()) is None

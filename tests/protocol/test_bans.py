@@ -1,5 +1,6 @@
 """Clients that the operator drains and bans: the run converges to the minimiser of who is left, and no bit is lost."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from strategies.marina import MARINA
 from strategies.masha1 import MASHA1
 from strategies.masha2 import MASHA2
 from strategies.optimiser import SGD
+from strategies.ordered import Ordered, OrderOptions
 from strategies.problems import ridge
 from strategies.rand_diana import RandDIANA
 from strategies.registry import find_method, method_names
@@ -268,6 +270,15 @@ def test_a_vector_without_weight_is_not_even_looked_at() -> None:
 def test_a_drain_is_refused_where_rounds_need_every_client(name: str) -> None:
     with World(METHODS[name], PROBLEM) as world, pytest.raises(ConfigError, match="need"):
         helm(world).drain(world.ledger.roster.clients[0])
+
+
+def test_the_order_of_the_others_units_waits_for_no_pass_of_a_banned_client() -> None:
+    method = Ordered(METHODS["ef21"], OrderOptions(name="cd-grab"), "minibatch", True)
+    _, server = method.begin(PROBLEM.x0, Federation.uniform(PROBLEM.layout, 4))
+    passes = torch.tensor([3, 2, 3, 3])
+    federation = Federation(PROBLEM.layout, 4, banned=(OUT,))
+    after = method.leave(replace(server, passes=passes, begun=passes.clone()), federation)
+    assert after.passes.tolist() == after.begun.tolist() == [3, -1, 3, 3]
 
 
 WHOLE = [kind for kind in map(find_method, method_names()) if issubclass(kind, Method)]  # the others ask a sample
