@@ -31,6 +31,15 @@ def test_a_superlink_ends_with_the_bits_of_one_process(tmp_path: Path) -> None:
         check(deployed, options, tmp_path, states)
 
 
+@pytest.mark.timeout(900)
+def test_a_process_of_its_own_with_tls_and_a_key_ends_with_the_same_bits(tmp_path: Path) -> None:
+    states = tmp_path / "states"
+    options = options_of(CASE, tmp_path, clients=1, rounds=1, participation={"fraction": 1.0})
+    options["evaluation"] = {"where": "none"}
+    with deployment(tmp_path, [{"client-id": "hospital-a", "state": str(states)}], hardened=True) as deployed:
+        check(deployed, options, tmp_path, states)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_processes_tls_and_authenticated_supernodes_end_with_the_same_bits(tmp_path: Path) -> None:
