@@ -26,7 +26,7 @@ OWN = frozenset({
 OUTCOMES = {"client-error": "failed", "hostile": "hostile", "client-lacks": "declined"}
 FAILURES = frozenset({
     "client-error", "client-lacks", "hostile", "reset", "refused", "round-repeated", "fleet-refused", "fleet-rejected",
-    "fleet-nonsense", "fleet-dropped", "fleet-storage", "fleet-replaced",
+    "fleet-nonsense", "fleet-dropped", "fleet-storage", "checkpoint-damaged", "fleet-replaced",
 })  # fmt: skip
 DECLINED = "declined"
 
@@ -90,6 +90,8 @@ class ServerMetrics:
             self.families.openings.inc()
         elif kind in ("paused", "unpaused"):
             self.families.paused.set(float(kind == "paused"))
+        elif kind == "changed" and "rounds" in fields["keys"]:
+            self.families.planned.set(float(fields["keys"]["rounds"][1]))  # [before, after]
         elif kind in FAILURES:
             self.families.failures.labels(kind).inc()
         outcome = OUTCOMES.get(kind)

@@ -89,7 +89,11 @@ def test_events_of_the_operator_and_of_connections_are_seen(metrics: ServerMetri
     metrics.record("fleet-refused", {"client": "eve", "detail": "not on the roster"})
     metrics.record("round-repeated", {"round": 5, "attempt": 0, "replies": 0})
     metrics.record("paused", {"by": "me", "round": 4})
+    metrics.record("changed", {"by": "me", "round": 4, "keys": {"optimiser.rate": [1.0, 0.5]}})
+    assert Scrape(endpoint.address)("thinwire_planned_rounds") == 7
+    metrics.record("changed", {"by": "me", "round": 4, "keys": {"rounds": [7, 9]}})
     scrape = Scrape(endpoint.address)
+    assert scrape("thinwire_planned_rounds") == 9
     assert (scrape("thinwire_round"), scrape("thinwire_open_round"), scrape("thinwire_paused")) == (4, 5, 1)
     assert scrape("thinwire_connections_total") == 1
     assert scrape("thinwire_failures_total", kind="fleet-refused") == 1
