@@ -62,7 +62,7 @@ def test_a_sheet_of_one_to_eight_runs_has_the_same_bytes_every_time(
     runs[-1] = record_run(tmp_path / "going-on", rounds=4, over=False, seed=99)
     drawn = []
     for folder in (tmp_path / "first", tmp_path / "second"):
-        plot(runs, out=folder, x=ALL, target=["accuracy=0.3"], json_=True)
+        plot(runs, out=folder, x="seconds,total", target=["accuracy=0.3"], json_=True)
         told = json.loads(capsys.readouterr().out)
         drawn.append([folder.joinpath(name).read_bytes() for name in ("curves.png", "curves.svg")])
         assert [file["bytes"] for file in told["files"]] == [len(content) for content in drawn[-1]]
@@ -155,3 +155,17 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "curves.png").mkdir()
     with pytest.raises(ConfigError, match="choose another place with --out"):
         plot([run], out=tmp_path, x="rounds", target=None, json_=False)
+
+
+def test_names_with_dollars_underscores_and_letters_that_the_font_lacks_are_drawn_as_they_are(tmp_path: Path) -> None:
+    rows = RecordedRun.read(record_run(tmp_path / "run", rounds=3)).rows
+    curves = [Curve.of(name, rows) for name in ("$\\frac{$ and $x$", "_hidden", "\u6d4b\u8bd5", "two\nlines")]
+    assert len(draw([tmp_path / "a.svg"], "$\\alpha{$", curves, prices("rounds", curves))) == 1
+
+
+def test_a_run_that_was_not_evaluated_is_named_and_the_others_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [record_run(tmp_path / "a", rounds=2), record_run(tmp_path / "b", rounds=2, every=9, seed=3)]
+    plot(runs, out=tmp_path / "sheet.svg", x="rounds", target=None, json_=False)
+    assert "not been evaluated yet: ef21, seed 3" in capsys.readouterr().err

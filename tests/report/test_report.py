@@ -175,13 +175,13 @@ def _number(text: str | None) -> float | int | None:
 
 
 def test_a_page_of_ten_thousand_rounds_and_a_thousand_clients_is_small_and_says_that_it_was_thinned() -> None:
-    text = page(made_up(10_000, 1_000, 20), [], {})
+    text = page(made_up(10_000, 1_000, 6), [], {})
     assert len(text.encode()) < 3 * MEGABYTE
     found = data_of(text)
     assert found["runs"][0]["of"] == 10_000
     assert found["runs"][0]["kept"] <= 1_000
     assert len(found["clients"]["name"]) == 1_000
-    assert sum(found["clients"]["asked"]) == 10_000 * 20
+    assert sum(found["clients"]["asked"]) == 10_000 * 6
     assert found["clients"]["map"]["width"] > 1
     assert found["times"]["width"] > 1
 
@@ -281,3 +281,25 @@ def luminance(colour: str) -> float:
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_a_change_of_the_operators_is_told_with_its_keys_and_where_the_run_is_to_be_reproduced(tmp_path: Path) -> None:
+    keys = {"rounds": 80, "participation.fraction": 1.0, "round.deadline_seconds": 3.0, "local.rate": 0.2}
+    more = {"changed": {"by": "operator", "round": 4, "keys": keys}}
+    text = read_page(record_run(tmp_path / "run", more=more))
+    words = [event[4] for event in data_of(text)["events"]["shown"] if event[1] == "changed"]
+    assert words == [
+        "by operator, rounds = 80, participation.fraction = 1.0, round.deadline_seconds = 3.0, local.rate = 0.2"
+    ]
+    assert "was changed by its operator" in text
+    assert "was changed by its operator" not in read_page(record_run(tmp_path / "other"))
+
+
+def test_why_a_run_stopped_stands_at_the_top(tmp_path: Path) -> None:
+    import dataclasses
+
+    run = RecordedRun.read(record_run(tmp_path / "run", rounds=3))
+    info = dataclasses.replace(run.info, state="failed", reason=f"round 4: {ENDS_SCRIPT}")
+    text = page(dataclasses.replace(run, info=info), [], {})
+    assert "It failed: round 4: &lt;/script&gt;" in text
+    assert "failed, round 3 of 40" in text

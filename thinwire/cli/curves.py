@@ -69,7 +69,7 @@ class Price:
 
 
 ROUNDS = Price("rounds", lambda curve: curve.rounds)
-SECONDS = Price("seconds, rounds only", lambda curve: curve.seconds)
+SECONDS = Price("seconds of the rounds", lambda curve: curve.seconds)
 SIMULATED_SECONDS = Price("seconds over the simulated links", lambda curve: curve.simulated_seconds)
 UPLINK = Price("bytes up, all clients", lambda curve: curve.uplink_bytes, in_bytes=True)
 TOTAL = Price("bytes up and down, all clients", lambda curve: curve.total_bytes, in_bytes=True)

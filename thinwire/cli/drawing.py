@@ -1,6 +1,7 @@
 """``thinwire plot`` and ``thinwire report``: pictures and a page of runs that are over, or still going on."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +54,9 @@ def plot(
         raise _unwritable(paths[0], error) from None
     if not drawn:
         raise ConfigError("pictures need matplotlib: pip install 'thinwire[simulation]'")
+    for curve in curves:
+        if not curve.metrics:
+            sys.stderr.write(f"not drawn, for it has not been evaluated yet: {curve.name}\n")
     found = [
         {"run_dir": str(run.path), "label": curve.name, "rounds": run.rounds, "state": run.info.state}
         | {"reached": reached(curve, goals)}

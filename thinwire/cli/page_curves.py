@@ -8,7 +8,8 @@ import numpy as np
 
 from thinwire.cli.curves import SIMULATED, number
 
-MOST_POINTS = 1000  # of one run's curves
+MOST_POINTS = 1000  # of the curves of the run that a page is about
+MOST_BESIDE = 400  # of those that it is compared with
 MOST_STRETCHES = 400  # of the times of rounds
 MOST_METRICS = 24  # of one run; clients may name some
 DIGITS = 6  # significant

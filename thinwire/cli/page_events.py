@@ -38,9 +38,11 @@ def words(event: Mapping[str, Any]) -> str:
     for key, value in event.items():
         if key in APART or value in (None, ""):
             continue
-        if isinstance(value, (list, dict)) and len(value) > 3:
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} = {inner}" for name, inner in value.items())
+        elif isinstance(value, list) and (len(value) > 3 or any(isinstance(inner, dict) for inner in value)):
             value = len(value)
-        parts.append(str(value) if key == "detail" else f"{key} {value}")
+        parts.append(str(value) if key in ("detail", "keys") else f"{key} {value}")
     text = ", ".join(parts)
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 

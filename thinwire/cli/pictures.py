@@ -1,7 +1,9 @@
 """Pictures of runs: loss and accuracy against rounds, seconds, uplink bytes and all bytes."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,10 @@ def draw(
         import matplotlib
     except ImportError:
         return []
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(title, drawn, prices, targets or {})
+    named = [replace(curve, name=_plain(curve.name)) for curve in drawn]
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a folder's name, shown as a box
+        figure = _figure(_plain(title), named, prices, targets or {})
         for path in paths:
             unstamped = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             figure.savefig(path, dpi=DOTS_PER_INCH, metadata=unstamped)
@@ -209,6 +213,12 @@ def _hide_collisions(figure: Any, texts: Sequence[Any]) -> None:
             text.set_visible(False)
         else:
             taken.append(box)
+
+
+def _plain(text: str) -> str:
+    """As it is, for matplotlib: no formula between dollars, and no leading _, which keeps it out of a legend."""
+    line = text.replace("$", r"\$").replace("\n", " ")
+    return f" {line}" if line.startswith("_") else line
 
 
 def _colour(place: int) -> str:

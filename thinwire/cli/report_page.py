@@ -16,7 +16,7 @@ import torch
 import thinwire
 from thinwire.cli.curves import Curve
 from thinwire.cli.page_clients import clients
-from thinwire.cli.page_curves import MOST_POINTS, curves, round_times
+from thinwire.cli.page_curves import MOST_BESIDE, MOST_POINTS, curves, round_times
 from thinwire.cli.page_events import events
 from thinwire.cli.recorded_run import RecordedRun
 from thinwire.cli.report_parts import (
@@ -24,6 +24,7 @@ from thinwire.cli.report_parts import (
     configuration,
     difference_table,
     lede,
+    reason,
     reproduction,
     tiles,
 )
@@ -55,6 +56,7 @@ def page(run: RecordedRun, others: Sequence[RecordedRun], targets: Mapping[str, 
         state=escape(run.info.state),
         progress=escape(summaries[0].progress),
         lede=lede(run),
+        reason=reason(run),
         tiles=tiles(run, summaries),
         comparison=comparison(summaries, drawn, targets) + difference_table(names, runs),
         configuration=configuration(run),
@@ -83,9 +85,10 @@ def write(path: Path, text: str) -> None:
 
 def _data(names: Sequence[str], runs: Sequence[RecordedRun], targets: Mapping[str, float]) -> dict[str, Any]:
     run = runs[0]
-    most = max(200, MOST_POINTS // len(runs))
+    most = [MOST_POINTS if each is run else MOST_BESIDE for each in runs]
+    shown = [{"label": names[place], **curves(each.rows, most[place])} for place, each in enumerate(runs)]
     return {
-        "runs": [{"label": name, **curves(each.rows, most)} for name, each in zip(names, runs, strict=True)],
+        "runs": shown,
         "clients": clients(run),
         "times": round_times(run.rows),
         "events": events(run.events),

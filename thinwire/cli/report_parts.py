@@ -13,6 +13,7 @@ from thinwire.cli.words import amount, duration
 from thinwire.config import to_toml
 
 DENSE = {"identity": "dense"}
+CHANGED = "changed"  # event: the operator gave a key another value
 
 
 def lede(run: RecordedRun) -> str:
@@ -27,6 +28,11 @@ def lede(run: RecordedRun) -> str:
     return " · ".join(escape(part) for part in parts if part)
 
 
+def reason(run: RecordedRun) -> str:
+    """Why it stopped or failed, if the record says so."""
+    return f'<p class="notice">It {escape(run.info.state)}: {escape(run.info.reason)}</p>' if run.info.reason else ""
+
+
 def tiles(run: RecordedRun, summaries: Sequence[Summary]) -> str:
     """The numbers that matter most, each with a note."""
     own = summaries[0]
@@ -38,7 +44,9 @@ def tiles(run: RecordedRun, summaries: Sequence[Summary]) -> str:
     planned = f"of {run.planned_rounds:,}" if run.planned_rounds else ""
     found.append(("Rounds", f"{own.rounds:,}", planned))
     if own.simulated_seconds is None:
-        found.append(("Time", duration(own.seconds), f"{_brief(own.seconds / max(1, own.rounds))} a round"))
+        found.append(
+            ("Time", duration(own.seconds), f"{_brief(own.seconds / own.rounds)} a round" if own.rounds else "")
+        )
     else:
         found.append(("Time, simulated", duration(own.simulated_seconds), f"{duration(own.seconds)} to simulate"))
     up, down = own.dense_up_bytes, own.dense_down_bytes
@@ -47,7 +55,13 @@ def tiles(run: RecordedRun, summaries: Sequence[Summary]) -> str:
     found.append(("Sent down", amount(own.downlink_bytes), _fewer(down, own.downlink_bytes)))
     found.append(("Both ways", amount(both), _fewer(up + down, both)))
     share = own.replied / own.asked if own.asked else None
-    found.append(("Answers", "-" if share is None else _percent(share, 1), f"{own.replied:,} of {own.asked:,} asked"))
+    found.append(
+        (
+            "Answers",
+            "-" if share is None else _percent(share, 1),
+            f"{own.replied:,} of {own.asked:,} asked" if own.asked else "",
+        )
+    )
     return "\n".join(
         f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>'
         for name, value, note in found
@@ -115,6 +129,8 @@ def reproduction(run: RecordedRun, versions: Mapping[str, str]) -> str:
         "The same configuration gives the same model, bit for bit, on the same device and with the same versions; "
         "the digest below is then the same. Options that stand at their defaults are left out of the command lines."
     )
+    if any(event.get("event") == CHANGED for event in run.events):
+        note += " This run was changed by its operator while it went on: the lines stand for its last configuration."
     return f'{"".join(found)}<p class="note">{note}</p><dl class="facts">{facts_html}</dl>'
 
 

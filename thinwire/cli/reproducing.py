@@ -74,6 +74,7 @@ def _clients(run: RecordedRun) -> list[str]:
     """A line for each client; names come from peers, so only plain ones become part of a command."""
     server = run.options["server"]
     tls = " --ca CA.pem --certificate CLIENT.pem --key CLIENT.key" if server.get("certificate") else ""
+    tls += " --insecure" if server.get("insecure") else ""
     address = shlex.quote(str(server.get("address", "127.0.0.1:8500")))
     task = f" --task {shlex.quote(run.part('task'))}" if ":" in run.part("task") else ""
     rosters = [event["clients"] for event in run.events if event.get("event") == "roster"]

@@ -42,7 +42,7 @@ class Chart {
     holder.append(element("div", { class: "chart" }, element("h3", {}, name), this.plot));
     this.plot.addEventListener("pointermove", (event) => this.follow(event));
     this.plot.addEventListener("pointerdown", (event) => this.follow(event));
-    this.plot.addEventListener("pointerleave", () => view.point(null));
+    this.plot.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && view.point(null));
     this.plot.addEventListener("keydown", (event) => this.walk(event));
     this.plot.addEventListener("blur", () => view.point(null));
     new ResizeObserver(() => this.plot.clientWidth !== this.width && this.draw()).observe(this.plot);

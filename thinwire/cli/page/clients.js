@@ -6,7 +6,7 @@ function directions(holder, clients) {
   for (const [name, sent, dense] of [["Up", "up", "denseUp"], ["Down", "down", "denseDown"]]) {
     const [total, whole_] = [sum(clients[sent]), sum(clients[dense])];
     const share = whole_ ? total / whole_ : 0;
-    const bar = element("div", { class: "fill" });
+    const bar = element("div", { class: "fill", hidden: total === 0 });
     bar.style.width = `${Math.min(100, 100 * share)}%`;
     const words = element("div", { class: "words" }, element("b", {}, bytes(total)), ` of ${bytes(whole_)} dense`);
     if (total && whole_) words.append(` · ${percent(share)} · `, element("b", {}, `${significant(whole_ / total)} × fewer`));
@@ -45,7 +45,7 @@ class ClientTable {
     this.body = element("tbody");
     this.more = element("button", { type: "button", class: "more", onclick: () => this.open() }, `Show all ${whole(clients.name.length)}`);
     const table = element("table", {}, element("thead", {}, this.head), this.body);
-    holder.append(element("div", { class: "wide", role: "region", "aria-label": "Clients", tabindex: "0" }, table), this.more);
+    holder.append(element("div", { class: "wide", role: "region", "aria-label": "Table of clients", tabindex: "0" }, table), this.more);
     if (clients.of > clients.name.length) {
       holder.append(element("p", { class: "note" }, `The first ${whole(clients.name.length)} of ${whole(clients.of)} clients are shown.`));
     }

@@ -14,7 +14,7 @@ class EventList {
     const names = ["After", "Event", "Client", "Round", "Details"];
     const head = element("tr", {}, names.map((name) => element("th", { scope: "col", class: name === "Round" ? false : "text" }, name)));
     const table = element("table", {}, element("thead", {}, head), this.body);
-    this.table = element("div", { class: "wide", role: "region", "aria-label": "Events", tabindex: "0" }, table);
+    this.table = element("div", { class: "wide", role: "region", "aria-label": "Table of events", tabindex: "0" }, table);
     const filter = element("div", { class: "chips", role: "group", "aria-label": "Kinds of events" }, chips);
     holder.append(filter, this.search, this.count, this.table, this.more);
     this.fill();

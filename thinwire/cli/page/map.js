@@ -29,7 +29,7 @@ class Participation {
     holder.append(this.card);
     this.canvas.addEventListener("pointermove", (event) => this.follow(event));
     this.canvas.addEventListener("pointerdown", (event) => this.follow(event));
-    this.canvas.addEventListener("pointerleave", () => this.show(null));
+    this.canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.show(null));
     this.canvas.addEventListener("blur", () => this.show(null));
     this.canvas.addEventListener("keydown", (event) => this.walk(event));
     new ResizeObserver(() => this.scroll.clientWidth !== this.width && this.draw()).observe(this.scroll);

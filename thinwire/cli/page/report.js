@@ -110,7 +110,10 @@ function errors() {
 
 function times() {
   const { round, seconds, longest, width, simulated } = data.times;
-  if (!round.length) return;
+  if (!round.length) {
+    byId("round-times").append(element("p", { class: "note" }, "No round is over yet."));
+    return;
+  }
   const xs = { round };
   const series = [{ label: longest ? "middle one" : "round", colour: 0, dash: 0, xs, ys: seconds }];
   if (longest) series.push({ label: "longest", colour: 0, dash: 0, xs, ys: longest, faint: true });
