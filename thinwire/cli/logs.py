@@ -66,6 +66,9 @@ def set_up(as_json: bool, level: str) -> None:
     global _stray
     if level not in LEVELS:
         raise ConfigError(f"--log-level {level!r}; allowed: {', '.join(LEVELS)}")
+    if _stray is not None:
+        _stray.restore()
+        _stray = None
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, StandardError)]:
         root.removeHandler(handler)
@@ -81,9 +84,6 @@ def set_up(as_json: bool, level: str) -> None:
     for name in ("flwr", "ray", "grpc", "asyncio", "matplotlib"):
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
     _bound.clear()
-    if _stray is not None:
-        _stray.restore()
-        _stray = None
     if as_json:
         _stray = Stray()
 
