@@ -17,7 +17,7 @@ from server.checkpoints import read_checkpoint, write_checkpoint
 from server.journal import Journal
 from server.mirrors import MirrorFiles
 from server.observers import Observers, Recorded
-from server.run_store import read_rounds
+from server.run_store import StoredRun, read_rounds
 from server.run_store_writer import RunWriter
 from server.spool import DiskSpool
 from strategies.base import Method
@@ -55,9 +55,8 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = run_lock.take(path)
         except OSError as error:
-            raise ConfigError(
-                f"cannot write to run directory {path}: {error.strerror}; choose another with --out"
-            ) from None
+            what = f"cannot write to run directory {path}: {error.strerror}"
+            raise ConfigError(f"{what}; make it writable, or choose another with --out") from None
         self._journal = Journal(path / "journal.bin") if durable else None
         self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
         self._writer: RunWriter | None = None
@@ -85,7 +84,7 @@ class RunDirectory:
         saved = read_checkpoint(self.path / CHECKPOINTS, self._pass_over)
         if saved is None or self._journal is None:
             return None
-        return saved, _following(saved.round, self._journal.read())
+        return saved, self._recorded(saved.round, _following(saved.round, self._journal.read()))
 
     def write_mirror(self, client: int, chain: bytes, mirror: Tensor) -> None:
         """Into the older of the client's two slots."""
@@ -183,6 +182,17 @@ class RunDirectory:
             self.failed(error)
         self.close()
 
+    def _recorded(self, number: int, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The entries after a round; when one has been replayed that a kill left without a row, it is given one."""
+        stored = StoredRun(self.path)
+        known = {row["round"] for row in stored.rounds(after=number)}
+        totals = stored.totals()
+        message_bytes = totals["dense_bytes"] // max(1, totals["asked"] + totals["replied"])
+        for entry in entries:
+            yield entry
+            if entry.round not in known:
+                self._record().record("round", _row(entry, message_bytes))
+
     def _pass_over(self, name: str, reason: str) -> None:
         if name not in self._passed_over:
             self._passed_over.add(name)
@@ -223,6 +233,27 @@ def keeps_mirrors(config: RunConfig, method: Method, numel: int) -> bool:
         return False
     size_bytes = 2 * config.clients * numel * (8 if config.dtype == "float64" else 4)
     return config.checkpoint.mirrors == "disk" or size_bytes <= config.checkpoint.mirror_gigabytes * 1e9
+
+
+def _row(entry: Entry, message_bytes: int) -> dict[str, Any]:
+    """What the journal knows of a round: its uplinks to the byte, its downlinks as one for each client asked.
+
+    ``message_bytes``: what one message would have been in float32. Its time is not known, nor what was evaluated.
+    """
+    sizes = {client: len(uplink) for client, uplink in entry.uplinks}
+    return {
+        "round": entry.round,
+        "attempt": entry.attempt,
+        "seconds": 0.0,
+        "uplink_bytes": sum(sizes.values()),
+        "downlink_bytes": len(entry.downlink) * len(entry.asked),
+        "dense_bytes": message_bytes * (len(entry.asked) + len(sizes)),
+        "asked": sorted(entry.asked),
+        "replied": sorted(sizes),
+        "client_bytes": {str(c): [sizes.get(c, 0), len(entry.downlink)] for c in sorted({*entry.asked, *sizes})},
+        "client_seconds": {},
+        "train": {},
+    }
 
 
 def _following(number: int, entries: Iterator[Entry]) -> Iterator[Entry]:

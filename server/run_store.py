@@ -78,7 +78,7 @@ class StoredRun:
             columns = "id, method, uplink, downlink, task, seed, config, state, reason, started, ended"
             row = connection.execute(f"SELECT {columns}, processes, software FROM run").fetchone()
         if row is None:
-            raise ConfigError(f"{self.path} holds the record of no run")
+            raise ConfigError(f"{self.path}: nothing is recorded of a run yet")
         run, method, uplink, downlink, task, seed, config, state, reason, started, ended, processes, software = row
         if state == "running" and not run_lock.held(self.path):
             state = "killed"
@@ -187,7 +187,7 @@ def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
                 connection.backup(copy)
                 migrate(copy, path)
                 yield copy
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 
@@ -221,7 +221,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
     )
     try:
-        connection.execute("SELECT count(*) FROM sqlite_schema")  # the file is opened, and its log read, only now
+        connection.execute("SELECT count(*) FROM sqlite_master")  # the file is opened, and its log read, only now
     except BaseException:
         connection.close()
         raise

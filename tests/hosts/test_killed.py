@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from hosts_support import events_of, in_process, in_step, model_of, wait_for
 
+from server.run_store import open_run, read_rounds
+
 HERE = Path(__file__).parent
 CLIENTS = 3
 TASK = "gated_task:Gated"
@@ -91,6 +93,8 @@ class Deployment:
         for name in ("server", *(f"client-{index}" for index in range(CLIENTS))):
             assert self.processes[name].wait(60) == 0, self.logs()
         in_step(self.run, self.states)
+        assert [row["round"] for row in read_rounds(self.run)] == list(range(1, 11))
+        assert open_run(self.run).info.state == "finished"
         return model_of(self.run)
 
     def logs(self) -> str:

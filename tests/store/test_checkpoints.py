@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from store_kit import python
+from store_kit import python, row
 
 import server.checkpoints as checkpoints
 from server.checkpoints import OLD_MAGIC, read_checkpoint, write_checkpoint
 from server.run_directory import RunDirectory
-from server.run_store import open_run
+from server.run_store import open_run, read_rounds
 from strategies.store import ClientSaved, Entry, Saved
 from thinwire import state
 from thinwire.errors import ConfigError, RoundError
@@ -191,6 +191,31 @@ def test_the_journal_goes_on_from_the_checkpoint_before_as_far_as_it_can(tmp_pat
         loaded = folder.load()
         assert loaded is not None
         assert (loaded[0].round, [found.round for found in loaded[1]]) == (20, [21, 22])
+
+
+def test_a_round_that_a_kill_left_without_a_row_is_given_one_when_it_is_replayed(tmp_path):
+    uplinks = ((0, b"uplink"), (2, b"another one"))
+    with RunDirectory(tmp_path) as folder:
+        folder.checkpoint(saved(20))
+        folder.append(Entry(21, 0, (0, 1, 2), uplinks, b"downlink"))
+        folder.record("round", row(21))
+        folder.append(Entry(22, 1, (0, 1, 2), uplinks, b"downlink"))  # killed here: decided, and not recorded
+    with RunDirectory(tmp_path) as folder:
+        loaded = folder.load()
+        assert loaded is not None
+        assert [entry.round for entry in loaded[1]] == [21, 22]
+    recorded, replayed = read_rounds(tmp_path)
+    assert recorded == {**row(21), "time": recorded["time"]}
+    assert (replayed["round"], replayed["attempt"], replayed["asked"], replayed["replied"]) == (
+        22,
+        1,
+        [0, 1, 2],
+        [0, 2],
+    )
+    assert (replayed["uplink_bytes"], replayed["downlink_bytes"]) == (17, 24)
+    assert replayed["client_bytes"] == {"0": [6, 8], "1": [0, 8], "2": [11, 8]}
+    assert replayed["dense_bytes"] == 8000 // 4 * 5  # as much for a message as in round 21
+    assert "loss" not in replayed
 
 
 # -- older files --------------------------------------------------------------------------------------------------

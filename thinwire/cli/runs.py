@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thinwire.cli.whereabouts import RUNS, run_directories
 from thinwire.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, compare, export and prune run directories.")
 
-RUNS = Path("runs")
 Root = Annotated[Path, typer.Option(help="Folder of the run directories.")]
-Run = Annotated[str, typer.Argument(help="A run directory, or its name below --root.", show_default=False)]
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="A run directory, or its name below --root.", autocompletion=run_directories, show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
 States = Annotated[
     list[str] | None,
@@ -82,7 +87,10 @@ def show(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Two run directories or more, or names below --root.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Two run directories or more, or names below --root.", autocompletion=run_directories),
+    ],
     root: Root = RUNS,
     target: Annotated[
         list[str] | None,
