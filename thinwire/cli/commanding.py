@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from thinwire.v1.operator_pb2 import Client, Done
     from thinwire.wire.operator import Operator
 
+    Command = Callable[[Operator], Done]
+
 clients_app = typer.Typer(no_args_is_help=True, help="The clients of a run: list, drain, ban.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of clients.")]
@@ -129,7 +131,7 @@ def drain(
     """Ask clients no more, or again with --undo; their weights and their states stay."""
     where = Whereabouts.of(run, address, ca, certificate, key)
     for name in names:
-        _told(where, lambda operator, name=name: operator.drain(name, undo), json_)
+        _told(where, _draining(name, undo), json_)
 
 
 @clients_app.command()
@@ -149,7 +151,7 @@ def ban(
     if sys.stdin.isatty() and not yes:
         typer.confirm(f"put {', '.join(names)} out of the run for good?", abort=True, err=True)
     for name in names:
-        _told(where, lambda operator, name=name: operator.ban(name, reason), json_)
+        _told(where, _banning(name, reason), json_)
 
 
 def client_fields(client: "Client") -> dict[str, Any]:
@@ -202,6 +204,14 @@ def _print_clients(found: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def _draining(name: str, undo: bool) -> "Command":
+    return lambda operator: operator.drain(name, undo)
+
+
+def _banning(name: str, reason: str) -> "Command":
+    return lambda operator: operator.ban(name, reason)
+
+
 def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -209,7 +219,7 @@ def _assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _told(where: Whereabouts, command: "Callable[[Operator], Done]", as_json: bool) -> None:
+def _told(where: Whereabouts, command: "Command", as_json: bool) -> None:
     """Carry out one command and print what the server says."""
     with where.operator() as operator:
         done = command(operator)

@@ -23,7 +23,7 @@ def command_line(app: typer.Typer) -> click.Command:
         for parameter in command.params:
             info = told[parameter.name].default if parameter.name in told else None
             if isinstance(parameter, click.Argument) and isinstance(info, ArgumentInfo):
-                parameter.help = info.help  # type: ignore[attr-defined]
+                parameter.help = info.help
     return found
 
 
