@@ -19,6 +19,7 @@ from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
 from client.workshop import Workshops
 from thinwire.cli import logs
+from thinwire.cli.answer_log import answered
 from thinwire.cli.interruption import Interruption, interruptible
 from thinwire.device import choose_device
 from thinwire.errors import ConfigError
@@ -52,7 +53,7 @@ def take_part(options: Mapping[str, Any], interruption: Interruption) -> None:
 
 
 def _answer(desk: Desk, message: Message, context: Context) -> Message:
-    return respond(desk, message)
+    return answered(lambda asked: respond(desk, asked), message)
 
 
 def _watched(desk: Desk, session: FleetSession, settings: ClientSettings) -> Endpoint | None:
