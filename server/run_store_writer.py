@@ -17,7 +17,7 @@ from server.run_store_schema import NAME, insert_run, migrate
 from thinwire.errors import ConfigError, RoundError
 
 MOST_WAITING = 10_000  # records that wait in memory while the disk takes none
-PRUNE_EVERY = 256  # events between two looks at how many are kept
+PRUNE_EVERY = 256  # records between two looks at how many events are kept
 BUSY_SECONDS = 1.0  # for somebody who holds the database, as `sqlite3 run.sqlite` may
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class RunWriter:
         self._waiting: deque[tuple[int, float, str, Mapping[str, Any]]] = deque(maxlen=MOST_WAITING)
         self._trouble = ""  # what the disk said when it first took none
         self._failures = 0  # since then
-        self._events = 0
+        self._recorded = 0
         self._closed = False
         try:
             self._connection = _open(self.path)
@@ -149,8 +149,8 @@ class RunWriter:
             log.warning("cannot record in %s: %s; the run goes on, %s", self.path, error, _remedy(error))
 
     def _prune(self) -> None:
-        self._events += 1
-        if self._keep_events and self._events % PRUNE_EVERY == 0:
+        self._recorded += 1
+        if self._keep_events and self._recorded % PRUNE_EVERY == 0:
             last = "SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1 OFFSET ?"
             self._connection.execute(f"DELETE FROM events WHERE sequence <= ({last})", (self._keep_events,))
 
