@@ -80,3 +80,13 @@ def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
         with clients(grid.address, "ann"):
             echoes(grid)
         assert through.asked == []
+
+
+def test_a_server_on_every_address_of_ipv6_hears_ipv4_too_when_told_twice_to_go_without_tls() -> None:
+    everywhere = "[::]:0"
+    with fleet(address=everywhere, insecure=True, insecure_address=everywhere) as grid:
+        port = grid.address.rpartition(":")[2]
+        with clients(f"127.0.0.1:{port}", "ann"), clients(f"[::1]:{port}", "bob"):
+            nodes = grid.wait_for_nodes(2, 10)
+            replies = grid.send_and_receive([ask(node, b"both") for node in nodes], timeout=10)
+            assert [data_of(reply) for reply in replies] == [b"both"] * 2
