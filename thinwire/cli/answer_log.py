@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from flwr.app import Message
 
+from client.desk import MOST_REQUEST_BYTES
 from strategies.grid_transport import KINDS, RECORD
 from strategies.transport import EVALUATE, MESSAGE, ROUND, WELCOME
 from thinwire.cli import logs
 from thinwire.cli.words import amount
 from thinwire.errors import WireError
 from thinwire.v1.round_pb2 import EvaluateRequest, RoundRequest, WelcomeRequest
-from thinwire.wire.exchange import MOST_REQUEST_BYTES, read
+from thinwire.wire.exchange import read
 
 WORDS = {WELCOME: "welcomed", ROUND: "answered", EVALUATE: "evaluated"}
 
