@@ -32,7 +32,7 @@ class Certificate:
     def read(path: Path, what: str = "certificate") -> "Certificate":
         """The first certificate of a PEM file. Raises ConfigError where there is none."""
         try:
-            return Certificate(x509.load_pem_x509_certificate(path.read_bytes()))
+            return Certificate(x509.load_pem_x509_certificate(Path(path).read_bytes()))
         except OSError as error:
             raise ConfigError(f"cannot read the {what} {str(path)!r}: {error.strerror}") from None
         except ValueError:
@@ -121,7 +121,7 @@ def expires_soon(certificate: Path | None, what: str, clock: Clock = now) -> str
 def fits(certificate: Certificate, key: Path, what: str) -> bool:
     """Whether a private key belongs to a certificate. Raises ConfigError for what is no key, or has a password."""
     try:
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        private = serialization.load_pem_private_key(Path(key).read_bytes(), None)
     except OSError as error:
         raise ConfigError(f"cannot read the {what} {str(key)!r}: {error.strerror}") from None
     except (ValueError, TypeError):
