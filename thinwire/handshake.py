@@ -83,6 +83,9 @@ def _encrypted(
             return None
     except ssl.SSLCertVerificationError as error:
         return Trouble("tls", _fault_of_server(error, address, ca, name), True)
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # what forwards to a server that starts only now does so too
+        reason = f"{address} hung up in the middle of the TLS handshake: check that the server runs"
+        return Trouble("tls", reason, False)
     except ssl.SSLError as error:
         reason = error.reason or ""
         if "ALERT" in reason:

@@ -1,5 +1,7 @@
 """Where a server can be and how a client gets there: IPv6, names in certificates, proxies of the environment."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from fleet_support import Events, ask, clients, data_of, fleet, proxy
 from server.grids.fleet import FleetGrid
 from thinwire.certificates import Authority
 from thinwire.errors import ConfigError
+from thinwire.handshake import look
 
 
 @pytest.fixture
@@ -61,6 +64,18 @@ def test_a_client_goes_through_the_environments_http_proxy_and_the_proxy_looks_u
         with clients("server.example:8500", "ann", ca=authority.certificate):
             echoes(grid)
         assert through.asked == ["CONNECT server.example:8500 HTTP/1.1"]
+
+
+def test_what_accepts_and_hangs_up_is_tried_again(authority: Authority) -> None:
+    """As a balancer, a tunnel or a container's published port does while the server behind it is not there yet."""
+    with socket.create_server(("127.0.0.1", 0)) as front:
+        hanging_up = threading.Thread(target=lambda: front.accept()[0].close())
+        hanging_up.start()
+        trouble = look(f"127.0.0.1:{front.getsockname()[1]}", authority.certificate)
+        hanging_up.join()
+    assert trouble is not None
+    assert not trouble.lasting, trouble.reason
+    assert "check that the server runs" in trouble.reason or "it hung up" in trouble.reason
 
 
 def test_hosts_of_no_proxy_are_dialled_directly(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
