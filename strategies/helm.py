@@ -56,9 +56,9 @@ class Helm:
         """A client of the roster."""
         return self.ledger.roster.named(name)
 
-    def check_drain(self, record: ClientRecord) -> None:
-        """Raises ConfigError where rounds would wait for a client that is not asked."""
-        self.ledger.check_drain(record)
+    def check_drain(self, record: ClientRecord, undo: bool = False) -> None:
+        """Raises ConfigError where rounds would wait for a client that is not asked, or it is asked already."""
+        self.ledger.check_drain(record, undo)
 
     def drain(self, record: ClientRecord, undo: bool = False) -> None:
         """Ask a client no more, or again; with a checkpoint. Raises ConfigError."""

@@ -161,8 +161,12 @@ class Ledger:
         self.checkpoint()
         return b"", lost
 
-    def check_drain(self, record: ClientRecord) -> None:
-        """Refuse to ask a client no more, where rounds would wait for it. Raises ConfigError."""
+    def check_drain(self, record: ClientRecord, undo: bool = False) -> None:
+        """Refuse to ask a client no more, where rounds would wait for it; or (``undo``) again. Raises ConfigError."""
+        if undo and not record.drained:
+            raise ConfigError(f"client {record.name!r} is not drained")
+        if undo:
+            return
         left, members = len(self.federation.askable) - 1, len(self.federation.members)
         if record.ban is not None or record.drained:
             raise ConfigError(f"client {record.name!r} is {'drained' if record.ban is None else 'banned'} already")
@@ -175,10 +179,7 @@ class Ledger:
 
     def drain(self, record: ClientRecord, undo: bool = False) -> None:
         """Ask a client no more, or (``undo``) again; its weight and its state stay. Raises ConfigError."""
-        if not undo:
-            self.check_drain(record)
-        elif not record.drained:
-            raise ConfigError(f"client {record.name!r} is not drained")
+        self.check_drain(record, undo)
         record.drained = not undo
         self.federation = self.roster.federated(self.federation)
         self.checkpoint()

@@ -40,8 +40,7 @@ def drain(control: Control, by: str, name: str, undo: bool) -> "Future[str]":
     """Ask a client no more, or again; its weight and its state stay."""
     record = _client(control.helm(), name)
     try:
-        if not undo:
-            control.helm().check_drain(record)
+        control.helm().check_drain(record, undo)
     except ConfigError as error:
         raise Refusal("FAILED_PRECONDITION", str(error)) from None
 

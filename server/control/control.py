@@ -65,6 +65,7 @@ class Control:
         self._paused_by: str | None = None
         self._stopping_by: str | None = None
         self._held = False
+        self.stopped = False  # whether the run has heard of it
         self._unwanted: dict[str, str] = {}  # name -> what it is told
 
     # -- as whoever steers: on the run's thread ------------------------------------------------------------------
@@ -76,6 +77,7 @@ class Control:
     def gathering(self) -> None:
         """A run that is stopped before it has begun is given up."""
         if self._stopping_by is not None:
+            self.stopped = True
             raise Stopped
 
     def between(self) -> None:
@@ -83,20 +85,20 @@ class Control:
         helm = self.progress.helm
         assert helm is not None, "a run is opened before its rounds are"
         self._commands.carry_out(helm)
-        if self._paused_by is not None and self._stopping_by is None:
-            self._hold(helm)
-        if self._stopping_by is not None:
-            raise Stopped
-
-    def _hold(self, helm: Helm) -> None:
-        self.note("paused", {"by": self._paused_by, "round": helm.version})
-        self._held = True
-        try:
-            while self._paused_by is not None and self._stopping_by is None:
+        while self._hold(helm):
+            while self._held and self._stopping_by is None:
                 helm.wait(HELD_SECONDS)
                 self._commands.carry_out(helm)
-        finally:
-            self._held = False
+        self.gathering()
+
+    def _hold(self, helm: Helm) -> bool:
+        """Whether the run is to be held, from now on."""
+        with self._lock:
+            by = self._paused_by if self._stopping_by is None else None
+            self._held = by is not None
+        if by is not None:
+            self.note("paused", {"by": by, "round": helm.version})
+        return by is not None
 
     def asked(self, round: int, attempt: int, clients: Sequence[int]) -> None:
         """An attempt is open."""
@@ -196,7 +198,7 @@ class Control:
             self._check_going_on()
             if self._paused_by is None:
                 raise Refusal("FAILED_PRECONDITION", "the run is not held")
-            held, self._paused_by = self._held, None
+            held, self._paused_by, self._held = self._held, None, False
         if not held:
             return "the run goes on; it was not held yet"
         self.note("unpaused", {"by": by, "round": self.progress.round})
@@ -218,7 +220,7 @@ class Control:
         """When a command will be carried out, for people."""
         if self.progress.helm is None:
             return "when its clients are there"
-        return f"after round {self.progress.round + 1}, which is open" if self.progress.is_open else "now"
+        return f"after round {self.progress.round + 1}, which is open" if self.progress.is_open else "at once"
 
     def finish(self, state: messages.RunState, detail: str = "") -> None:
         """The run has ended so; the last that watchers hear of it."""
@@ -230,7 +232,7 @@ class Control:
 
     def leave(self) -> None:
         """The run stops here, to be resumed; the last that watchers hear of it."""
-        self.note("stopped", {"by": self._stopping_by, "round": self.progress.round})
+        self.note("stopped", {"by": self._stopping_by or "interruption", "round": self.progress.round})
         self._over()
 
     def _over(self) -> None:

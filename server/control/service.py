@@ -88,18 +88,20 @@ class OperatorService(OperatorServiceServicer):
 
     async def Checkpoint(self, request: messages.CheckpointRequest, context: Any) -> messages.Done:  # noqa: N802
         """Write a checkpoint."""
-        return await self._done(context, partial(asking.checkpoint, self._control), "a checkpoint is written")
+        return await self._done(context, partial(asking.checkpoint, self._control), "a checkpoint will be written")
 
     async def Drain(self, request: messages.DrainRequest, context: Any) -> messages.Done:  # noqa: N802
         """Ask a client no more, or again."""
-        what = f"client {request.client!r} is asked {'again' if request.undo else 'no more'}"
+        what = f"client {request.client!r} will be asked {'again' if request.undo else 'no more'}"
         ask = partial(asking.drain, self._control, name=request.client, undo=request.undo)
         return await self._done(context, ask, what)
 
     async def Ban(self, request: messages.BanRequest, context: Any) -> messages.Done:  # noqa: N802
         """Put a client out of the run."""
         ask = partial(asking.ban, self._control, name=request.client, reason=request.reason)
-        return await self._done(context, ask, f"client {request.client!r} is turned away; its weight is the others'")
+        return await self._done(
+            context, ask, f"client {request.client!r} is turned away; its weight will be the others'"
+        )
 
     async def Change(self, request: messages.ChangeRequest, context: Any) -> messages.Done:  # noqa: N802
         """Change keys of the configuration."""

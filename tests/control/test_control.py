@@ -10,6 +10,7 @@ import pytest
 from control_kit import CLIENTS, RUN, clients, running, wait_for
 
 from server.control.service import MOST_WATCHERS
+from server.run_store import open_run
 from thinwire.errors import ConfigError
 from thinwire.v1 import operator_pb2 as messages
 from thinwire.wire.operator import Operator
@@ -45,7 +46,8 @@ def test_a_held_run_asks_nobody_until_it_is_resumed(tmp_path: Path) -> None:
         held = wait_for(lambda: (s := operator.status()).state == messages.RUN_STATE_PAUSED and s, "held run")
         assert list(held.asked) == []
         assert held.connected == CLIENTS
-        assert "is written" in operator.checkpoint().message
+        assert "a checkpoint" in operator.checkpoint().message
+        wait_for(lambda: open_run(tmp_path).events(kinds=["checkpoint"]), "checkpoint")
         assert operator.status().round == held.round
         assert operator.resume().message == f"the run goes on with round {held.round + 1}"
         wait_for(lambda: operator.status().round > held.round, "next round")
@@ -53,6 +55,18 @@ def test_a_held_run_asks_nobody_until_it_is_resumed(tmp_path: Path) -> None:
             operator.resume()
         kinds = [event.kind for event in operator.watch(0, timeout_seconds=0.5)]
         assert [k for k in kinds if k in ("paused", "checkpoint", "unpaused")] == ["paused", "checkpoint", "unpaused"]
+
+
+def test_a_run_that_is_resumed_and_held_in_one_breath_is_held(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, operator):
+        operator.pause()
+        before = wait_for(lambda: (s := operator.status()).state == messages.RUN_STATE_PAUSED and s, "held run").round
+        operator.resume()
+        assert "is held" in operator.pause().message
+        wait_for(lambda: operator.status().state == messages.RUN_STATE_PAUSED, "run that is held again")
+        assert operator.status().round <= before + 1
+        kinds = [event.kind for event in operator.watch(0, timeout_seconds=0.5)]
+        assert [kind for kind in kinds if "paused" in kind] == ["paused", "unpaused", "paused"]
 
 
 def test_a_held_run_still_answers_the_door(tmp_path: Path) -> None:
@@ -105,6 +119,7 @@ def test_a_watcher_sees_every_event_once_and_ends_with_the_run(tmp_path: Path) -
         assert numbers == sorted(set(numbers))
         assert [event.round for event in events if event.kind == "round"] == list(range(1, 21))
         assert {"opened", "hello", "roster"} <= {event.kind for event in events}
+        assert events[-1].kind == "finished"
 
 
 def test_a_drained_client_is_asked_no_more_until_it_is_asked_again(tmp_path: Path) -> None:
@@ -122,6 +137,8 @@ def test_a_drained_client_is_asked_no_more_until_it_is_asked_again(tmp_path: Pat
         with pytest.raises(ConfigError, match="is drained already"):
             operator.drain("client-1")
         operator.drain("client-1", undo=True)
+        with pytest.raises(ConfigError, match="'client-0' is not drained"):
+            operator.drain("client-0", undo=True)
         wait_for(lambda: server.folder.rounds()[-1]["asked"] == [0, 1, 2], "round with it")
         with pytest.raises(ConfigError, match="no client of this run is called 'client-9'; did you mean"):
             operator.drain("client-9")

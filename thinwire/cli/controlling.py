@@ -50,11 +50,11 @@ def controlled(
         sys.stderr.write(f"the operator is heard at {listener.address}\n")
     try:
         yield control
-        if control.stopping_by is None:
-            control.finish(RUN_STATE_FINISHED)
-        else:
+        if control.stopped:
             control.leave()
-    except Stopped:
+        else:
+            control.finish(RUN_STATE_FINISHED)
+    except (Stopped, KeyboardInterrupt):
         control.leave()
         raise
     except BaseException as error:
