@@ -125,9 +125,12 @@ class WorkerProcesses(Answers):
 
     def _serve(self, worker: Worker) -> None:
         try:
-            while (message_id := self._next(worker)) is not None:
-                question = worker.questions[message_id]
-                reply = self._answer(worker, question)
+            while (question := self._next(worker)) is not None:
+                message_id = question.message.metadata.message_id
+                try:
+                    reply = self._answer(worker, question)
+                except Exception as error:  # nobody may wait for a thread that is gone
+                    reply = RoundError(f"no worker process can answer for {question.node.identity!r}: {error}")
                 with self._change:
                     if worker.questions.pop(message_id, None) is not None:  # or it was forgotten meanwhile
                         self._replies[message_id] = reply
@@ -135,17 +138,17 @@ class WorkerProcesses(Answers):
         finally:
             _end(worker)
 
-    def _next(self, worker: Worker) -> str | None:
+    def _next(self, worker: Worker) -> Question | None:
         """The question to answer now; None when there will be no more. Waits while enough replies wait."""
         with self._change:
             self._change.wait_for(lambda: not self._open or self._due(worker) is not None)
             return self._due(worker) if self._open else None
 
-    def _due(self, worker: Worker) -> str | None:
-        if self._wanted in worker.questions:
-            return self._wanted
+    def _due(self, worker: Worker) -> Question | None:
+        if self._wanted is not None and self._wanted in worker.questions:
+            return worker.questions[self._wanted]
         if worker.questions and len(self._replies) < AHEAD * len(self._workers):
-            return next(iter(worker.questions))
+            return next(iter(worker.questions.values()))
         return None
 
     def _answer(self, worker: Worker, question: Question) -> Message | RoundError:
