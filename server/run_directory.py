@@ -37,8 +37,8 @@ class RunDirectory:
     """The durable side of a server (``strategies.store.Store``), on a folder that one server at a time may hold.
 
     ``durable=False`` keeps only what people read (record, model): for simulations, which are not resumed. ``keep`` is
-    the number of checkpoints, ``keep_events`` that of the events in the record (0: all). How a run ended is
-    noted at the end: with a model it is finished, unless ``end`` or ``failed`` says otherwise.
+    the number of checkpoints, ``keep_events`` that of the events in the record (0: all). How a run ended
+    is noted at the end: with a model it is finished, unless ``end`` or ``failed`` says otherwise.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RunDirectory:
         self._end: tuple[str, str] | None = None
         self._passed_over: set[str] = set()  # damaged checkpoints, told once
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            (path / "mirrors" if self.mirrors else path).mkdir(parents=True, exist_ok=True)
             self._lock = run_lock.take(path)
         except OSError as error:
             what = f"cannot write to run directory {path}: {error.strerror}"

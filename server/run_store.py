@@ -41,7 +41,8 @@ SELECT ifnull(max(round), 0), total(seconds), total(uplink_bytes), total(downlin
 FROM rounds"""
 _SEEN = """
 SELECT client, max(time) FROM events
-WHERE client IS NOT NULL AND event IN ('fleet-opened', 'fleet-closed', 'client-error', 'hostile', 'client-lacks')
+WHERE client IS NOT NULL
+    AND event IN ('fleet-opened', 'fleet-closed', 'hello', 'client-error', 'hostile', 'client-lacks')
 GROUP BY client"""
 
 
