@@ -78,7 +78,7 @@ def follow(where: Whereabouts, after: int, say: Callable[[str], object] = sys.st
     """
     known = _recorded(where, after)
     yield from known
-    last = max((int(event["sequence"]) for event in known), default=max(after, 0))
+    last = max((int(event["sequence"]) for event in known), default=_first(where, after))
     gone = False
     while True:
         try:
@@ -107,6 +107,14 @@ def follow(where: Whereabouts, after: int, say: Callable[[str], object] = sys.st
             if where.folder is None or _state(where) in OVER:
                 return
         time.sleep(RETRY_SECONDS)
+
+
+def _first(where: Whereabouts, after: int) -> int:
+    """The sequence number to begin behind where no record can be read. Raises ConfigError where no server answers."""
+    if after >= 0 or where.folder is not None:
+        return max(after, 0)
+    with where.operator() as operator:
+        return max(0, int(operator.status().last_event) + after)
 
 
 def _live(where: Whereabouts, last: int) -> Iterator[Event]:
