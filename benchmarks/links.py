@@ -47,7 +47,7 @@ MESSAGE_BYTES = 340_000  # of DENSE on the digits' usual network
 CUT_SECONDS = 20.0
 WIDTH = 964  # two hidden layers of it are a million parameters
 TARGET = 0.96  # accuracy on the server's held-out digits
-ACCURACY_LINK = Link(10, 0.05)
+ACCURACY_LINK = Link(10, 0.02)
 THIN: dict[str, Any] = {
     "method": {"name": "ef14"},
     "uplink": {"name": "top-k", "fraction": 0.01},
