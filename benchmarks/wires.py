@@ -37,7 +37,7 @@ class Link:
 
 
 @dataclass
-class _Direction:
+class Direction:
     """One way of a wire. Times are of time.monotonic."""
 
     link: Link
@@ -46,7 +46,6 @@ class _Direction:
     chance: random.Random
     cut: bool = False
     free_at: float = 0.0  # when the last packet that was taken is on its way
-    waiting_bytes: int = 0
     waiting: deque[tuple[float, bytes]] = field(default_factory=deque)  # when it arrives, and the packet
 
     def take(self, packet: bytes, now: float) -> None:
@@ -74,7 +73,7 @@ class Wires:
 
     def __init__(self, seed: int = 0) -> None:
         self._chance = random.Random(seed)  # which packets are lost is no secret
-        self._directions: list[_Direction] = []
+        self._directions: list[Direction] = []
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -82,11 +81,11 @@ class Wires:
         self._thread = threading.Thread(target=self._carry, name="wires", daemon=True)
         self._thread.start()
 
-    def join(self, near: str, far: str, link: Link) -> tuple["_Direction", "_Direction"]:
+    def join(self, near: str, far: str, link: Link) -> tuple[Direction, Direction]:
         """Make two TUN devices of these names, in this process's namespace, and a wire between them."""
         one, other = _tun(near), _tun(far)
-        there = _Direction(link, one, other, random.Random(self._chance.random()))
-        back = _Direction(link, other, one, random.Random(self._chance.random()))
+        there = Direction(link, one, other, random.Random(self._chance.random()))
+        back = Direction(link, other, one, random.Random(self._chance.random()))
         self._directions += [there, back]
         for end in (one, other):
             self._poll.register(end, select.EPOLLIN)
@@ -114,7 +113,7 @@ class Wires:
             due = min((one for one in nexts if one is not None), default=None)
 
     @staticmethod
-    def _take_all(direction: _Direction) -> None:
+    def _take_all(direction: Direction) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             for _ in range(64):
                 direction.take(os.read(direction.source, PACKET_BYTES), time.monotonic())
