@@ -44,8 +44,8 @@ def answered(respond: Callable[[Message], Message], message: Message) -> Message
 
 def asked(message: Message) -> dict[str, object]:
     """The run and the round of a request; nothing where it does not say."""
-    record = message.content.array_records.get(RECORD, {})
-    data = record[MESSAGE].data if MESSAGE in record else b""
+    record = message.content.array_records.get(RECORD)
+    data = record[MESSAGE].data if record is not None and MESSAGE in record else b""
     kind = KINDS.get(message.metadata.message_type, "")
     try:
         if kind == WELCOME:
