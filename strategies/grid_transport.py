@@ -20,6 +20,7 @@ STYPE = "thinwire.v1"
 TYPES = {HELLO: "query.hello", WELCOME: "query.welcome", ROUND: "train", EVALUATE: "evaluate"}
 KINDS = {flower: kind for kind, flower in TYPES.items()}
 POLL_SECONDS = 0.25  # on grids that cannot wait
+HELLO_SECONDS = 300.0  # a SuperNode starts a process for every message: a minute, where the machine is small or busy
 
 
 class GridTransport:
@@ -40,11 +41,16 @@ class GridTransport:
         """Push one message per question."""
         run_id = self._grid.run.run_id
         messages = [
-            request(to_record(ask.parts), TYPES[ask.kind], ask.node, run_id, ttl=max(1.0, ttl_seconds)) for ask in asks
+            request(to_record(ask.parts), TYPES[ask.kind], ask.node, run_id, ttl=self._ttl(ask.kind, ttl_seconds))
+            for ask in asks
         ]
         for ask, message_id in zip(asks, self._grid.push_messages(messages), strict=True):
             if message_id:
                 self._open[message_id] = ask.node, ask.kind
+
+    def _ttl(self, kind: str, seconds: float) -> float:
+        """For how long a message lives: at the door of Flower's engines, for as long as a process takes to start."""
+        return max(HELLO_SECONDS if kind == HELLO and self._waiting_grid is None else 1.0, seconds)
 
     def receive(self, timeout_seconds: float) -> Iterator[Answer]:
         """Replies one at a time; on grids that cannot wait, all open messages are polled together."""

@@ -11,6 +11,8 @@ from client.desk import Desk
 from client.store import MemoryClientStore
 from client.workshop import Workshops
 from server.grids.in_process import InProcessGrid
+from strategies.grid_transport import GridTransport
+from strategies.transport import HELLO, ROUND, Ask
 from thinwire.flower import NodeInfo, Run
 
 from flwr.app import Context, Message, RecordDict  # isort: skip
@@ -71,3 +73,18 @@ def test_replies_that_wait_while_another_client_is_asked_again_are_not_lost(tmp_
     model = on_grid(grid, options, tmp_path / "polled")
     assert events_of(tmp_path / "polled", "client-lacks")
     assert model == in_process(options, tmp_path / "simulated")
+
+
+def test_a_hello_outlives_the_start_of_a_process_and_a_round_ends_with_its_deadline() -> None:
+    lives: list[float] = []
+
+    class Noting(PolledGrid):
+        def push_messages(self, messages: Iterable[Message]) -> list[str]:
+            pushed = list(messages)
+            lives.extend(message.metadata.ttl for message in pushed)
+            return super().push_messages(pushed)
+
+    transport = GridTransport(Noting(InProcessGrid(Forgetful(), 1, run_id=5)))
+    (node,) = transport.nodes()
+    transport.send([Ask(node, HELLO, {}), Ask(node, ROUND, {})], 30.0)
+    assert lives == [300.0, 30.0]
