@@ -10,6 +10,7 @@ Statement = tuple[str, list[tuple[Any, ...]]]
 
 COUNTED = ("attempt", "seconds", "uplink_bytes", "downlink_bytes", "dense_bytes")  # columns of their own
 BY_CLIENT = ("asked", "replied", "client_bytes", "client_seconds")  # in the table client_rounds
+LARGEST = (1 << 63) - 1  # integer in a column
 MOST_CHARACTERS = 4000  # of one text in an event; a peer may have had a say in it
 
 ROUND = f"INSERT OR REPLACE INTO rounds VALUES ({', '.join('?' * 14)})"
@@ -125,7 +126,8 @@ def _round(sequence: int, time: float, row: Mapping[str, Any]) -> list[Statement
 
 
 def _client(place: int, client: Mapping[str, Any]) -> tuple[Any, ...]:
-    return client.get("index", place), client["name"], client.get("weight"), client.get("examples")
+    examples = client.get("examples")  # what it says it has, up to 2^64 - 1
+    return client.get("index", place), client["name"], client.get("weight"), examples and min(examples, LARGEST)
 
 
 def _number(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import thinwire
-from server.run_store_rows import as_json, statements
+from server.run_store_rows import Statement, as_json, statements
 from server.run_store_schema import NAME, insert_run, migrate
 from thinwire.errors import ConfigError, RoundError
 
@@ -36,7 +36,7 @@ class RunWriter:
         self._keep_events = keep_events
         self._strict = strict
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[int, float, str, Mapping[str, Any]]] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[list[Statement]] = deque(maxlen=MOST_WAITING)  # a record each
         self._trouble = ""  # what the disk said when it first took none
         self._failures = 0  # since then
         self._recorded = 0
@@ -80,9 +80,9 @@ class RunWriter:
         with self._lock:
             if self._closed:
                 return self._sequence, round(time.time(), 3)
-            self._sequence += 1
-            sequence, now = self._sequence, round(time.time(), 3)
-            self._waiting.append((sequence, now, kind, dict(fields)))
+            sequence, now = self._sequence + 1, round(time.time(), 3)
+            self._waiting.append(statements(sequence, now, kind, fields))
+            self._sequence = sequence
             self._flush()
             return sequence, now
 
@@ -118,25 +118,29 @@ class RunWriter:
     def _flush(self) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            for sequence, at, kind, fields in self._waiting:
-                self._write(sequence, at, kind, fields)
+            for record in self._waiting:
+                self._write(record)
             if self._trouble:
                 told = {"error": self._trouble, "failures": self._failures, "written_later": len(self._waiting)}
-                self._write(self._sequence + 1, round(time.time(), 3), "recording-failed", told)
+                self._write(statements(self._sequence + 1, round(time.time(), 3), "recording-failed", told))
             self._prune()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(error)
             return
+        except BaseException:  # a bug of ours, or an interrupt: not to be met again at every record
+            self._roll_back()
+            self._waiting.pop()
+            raise
         if self._trouble:
             self._sequence += 1
             log.warning("%s is written again; the records that waited are in it", self.path)
         self._waiting.clear()
         self._trouble, self._failures = "", 0
 
-    def _write(self, sequence: int, at: float, kind: str, fields: Mapping[str, Any]) -> None:
-        for sql, values in statements(sequence, at, kind, fields):
+    def _write(self, record: list[Statement]) -> None:
+        for sql, values in record:
             self._connection.executemany(sql, values)
 
     def _fail(self, error: sqlite3.Error) -> None:

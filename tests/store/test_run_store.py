@@ -166,6 +166,23 @@ def test_a_peer_cannot_fill_the_disk_with_one_event(tmp_path):
     assert len(event["detail"]) < 5_000
 
 
+def test_what_a_client_claims_to_have_is_recorded_however_much_it_is(tmp_path):
+    with RunDirectory(tmp_path, durable=False) as folder:
+        folder.record("roster", {"clients": [{"name": "boaster", "weight": 1.0, "examples": (1 << 64) - 1}]})
+    assert open_run(tmp_path).clients()[0]["examples"] == (1 << 63) - 1
+    (event,) = open_run(tmp_path).events()
+    assert event["clients"][0]["examples"] == (1 << 64) - 1
+
+
+@pytest.mark.parametrize(("row", "error"), [({"loss": 1.0}, KeyError), ({"round": 1 << 70}, OverflowError)])
+def test_a_row_that_cannot_be_recorded_is_an_error_and_spoils_no_other(row, error, tmp_path):
+    with RunDirectory(tmp_path) as folder:
+        with pytest.raises(error):
+            folder.record("round", row)
+        folder.record("round", {"round": 1})
+    assert [found["round"] for found in read_rounds(tmp_path)] == [1]
+
+
 # -- how a run stands ---------------------------------------------------------------------------------------------
 
 
