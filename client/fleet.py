@@ -78,9 +78,7 @@ class FleetSession:
         self._lock = threading.Lock()
         self.dials = 0  # connections dialled
 
-    def run_forever(
-        self, stop_event: threading.Event | None = None, leave_event: threading.Event | None = None
-    ) -> str:
+    def run_forever(self, stop_event: threading.Event | None = None, leave_event: threading.Event | None = None) -> str:
         """Serve until the run is finished (the server's reason is returned) or until stopped (an empty string).
 
         ``stop_event`` hangs up at once; ``leave_event`` as soon as nothing that was asked waits for its answer.

@@ -154,4 +154,3 @@ def _say(kind: str, fields: Mapping[str, Any]) -> None:
     if kind in ("refused", "resumed", "hostile") and not logs.as_json():
         sys.stderr.write(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in fields.items()) + "\n")
         sys.stderr.flush()
-
