@@ -66,16 +66,12 @@ class Far:
             self.start_client(index)
 
     def finish(self, seconds: float) -> bytes:
-        """The model, when all processes have ended well."""
+        """The model, when all processes have ended well. Raises RuntimeError as soon as one has not."""
         deadline = time.monotonic() + seconds
-        for name, process in self.processes.items():
-            try:
-                code = process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                code = None
-            if code != 0:
-                state = "still runs" if code is None else f"ended with {code}"
-                raise RuntimeError(f"{name} {state} after {seconds:.0f} s\n{self.logs()}")
+        while any(codes := [process.poll() for process in self.processes.values()]) or None in codes:
+            if any(codes) or time.monotonic() > deadline:
+                raise RuntimeError(f"ended with {dict(zip(self.processes, codes, strict=True))}\n{self.logs()}")
+            time.sleep(0.02)
         return (self.run_dir / "model.safetensors").read_bytes()
 
     def listens(self) -> bool:

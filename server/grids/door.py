@@ -133,9 +133,8 @@ class Door:
             return self._refuse(address, opening.identity, reason)
         if not self._identities.admit(opening.identity):  # only now: nobody uses up what is another's
             most = f"{self._rules.connects_per_minute:g} a minute"
-            return self._turn_away(
-                opening.identity, f"{opening.identity!r} connects too often: more than {most}", opening.identity
-            )
+            reason = f"{opening.identity!r} connects too often: more than {most}"
+            return self._turn_away(opening.identity, reason, f"identity {opening.identity}")
         if self._finished is not None:
             return ConnectResponse(finished=Finished(reason=self._finished))
         if opening.knock:
