@@ -123,6 +123,7 @@ def test_a_runs_record_is_in_the_log_and_a_huge_row_says_what_it_left_out(writte
         ("fleet-refused", {"client": "ann", "detail": "wrong token"}, "refused: client ann: wrong token"),
         ("banned", {"client": "ann", "by": "olga", "reason": "old"}, "banned: client ann (by olga, reason old)"),
         ("paused", {"by": "local", "round": 9}, "paused (by local, round 9)"),
+        ("changed", {"by": "olga", "keys": {"rounds": [9, 12]}}, "changed: rounds 9 -> 12 (by olga)"),
         ("round-repeated", {"round": 4, "attempt": 0, "replies": 1}, "round repeated (round 4)"),
     ],
 )

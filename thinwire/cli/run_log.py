@@ -54,6 +54,9 @@ def sentence(kind: str, fields: Mapping[str, Any]) -> str:
     client, detail = fields.get("client"), fields.get("detail")
     words = [kind.removeprefix("fleet-").replace("-", " "), f"client {client}" if client else "", detail or ""]
     rest = [f"{name} {value}" for name, value in fields.items() if name in ("round", "by", "reason", "replayed")]
+    if isinstance(fields.get("keys"), Mapping):  # of a change: from and to
+        pairs = fields["keys"].items()
+        words.append(", ".join(f"{key} {' -> '.join(map(str, ends))}" for key, ends in pairs))
     return ": ".join(str(word) for word in words if word) + (f" ({', '.join(rest)})" if rest else "")
 
 

@@ -17,6 +17,7 @@ from thinwire.cli.words import amount, duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FIXED_LINES = 12  # of everything but clients and events
+NARROW, WIDE = 76, 98  # columns; below them the table of clients has fewer
 LEAST_CLIENTS, MOST_CLIENTS, LEAST_EVENTS = 3, 20, 3
 STATE_STYLES = {"running": "green", "finished": "green", "paused": "yellow", "failed": "red", "killed": "red"}
 
@@ -92,18 +93,18 @@ def _clients(view: RunView, most: int, width: int) -> Iterator[RenderableType]:
     """The slowest, with their links' speed."""
     rates, asked = view.rates(), set(view.status["asked"]) - set(view.status["replied"])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("slowest clients", style="bold", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("slowest clients", style="bold", no_wrap=True, overflow="ellipsis", min_width=15, max_width=24)
     table.add_column("state", no_wrap=True)
-    wide = width >= 70
-    for column in ("seconds", "link", *(("up", "down", "answered") if wide else ())):
+    counts, sums = width >= NARROW, width >= WIDE
+    for column in ("seconds", "link", *(("answered",) if counts else ()), *(("up", "down") if sums else ())):
         table.add_column(column, justify="right", no_wrap=True)
     for client in view.slowest(most):
         seconds, rate = client.get("mean_seconds"), rates.get(int(client["index"]))
         state = "asked" if client["name"] in asked else str(client.get("state", ""))
         cells = [client["name"], state, "" if seconds is None else f"{seconds:.2f}"]
         cells += ["" if rate is None else f"{amount(rate)}/s"]
-        cells += [amount(client["uplink_bytes"]), amount(client["downlink_bytes"])] if wide else []
-        cells += [f"{client['replied']} of {client['asked']}"] if wide else []
+        cells += [f"{client['replied']} of {client['asked']}"] if counts else []
+        cells += [amount(client["uplink_bytes"]), amount(client["downlink_bytes"])] if sums else []
         table.add_row(*cells)
     yield table
     hidden = len(view.clients) - most
