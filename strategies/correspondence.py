@@ -131,7 +131,14 @@ class Correspondence:
         record = self._at.get(node)
         if record is None:
             record = self._at[node] = ClientRecord("", 0, chain=chain_start(self.run, 0, 0), node=node)
-        return self._pack(Question(kind, node, number, shown, record, place), b"")
+        return self._pack(Question(kind, node, number, self._present(shown), record, place), b"")
+
+    def _present(self, shown: Shown) -> Shown:
+        """The same model at the present version: sent anew where another has been shown since."""
+        if shown.version != self._replicated.version:
+            self._send(shown.x)
+            shown = self._shown = replace(shown, version=self._replicated.version)
+        return shown
 
     def _send(self, x: Tensor) -> None:
         number = self._replicated.version + 1
@@ -254,15 +261,13 @@ class Correspondence:
         what = f"{REASONS.get(reason, str(reason))}: {detail}"
         if reason == REASON_DECLINED or question.attempt >= REPEATS:
             return Heard(failure=what)
-        if question.shown.version != self._replicated.version:
-            return Heard(failure=f"{what}; the model has gone on since")
         mirror = b""
         record.welcomed = reason != REASON_UNWELCOME
         if reason == REASON_LOST_PRIVATE and WELCOME not in question.parts:
             mirror = self._recover(record)
         elif reason not in (REASON_LOST_PRIVATE, REASON_UNWELCOME):
             record.version = None  # whatever it holds instead: simple, and rare
-        again = replace(question, attempt=question.attempt + 1)
+        again = replace(question, attempt=question.attempt + 1, shown=self._present(question.shown))
         return Heard(again=self._pack(again, mirror))
 
     def _recover(self, record: ClientRecord) -> bytes:

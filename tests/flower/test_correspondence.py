@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from apps_support import Letters, quadratic
@@ -195,6 +196,24 @@ def test_a_client_that_was_away_gets_what_it_missed_and_holds_the_servers_replic
                 held = letters.store(name).read("replica")
                 assert held.version == letters.correspondence._replicated.version
                 assert torch.equal(held.replica.method, letters.correspondence._replicated.replica.method)
+
+
+@pytest.mark.parametrize(
+    "downlink", ["identity", {"name": "identity", "channel": "direct"}, {"name": "identity", "channel": "ef21-p"}]
+)
+def test_clients_of_one_round_may_be_shown_different_models(downlink: object, tmp_path: Path) -> None:
+    letters = Letters.under("ef14", tmp_path, uplink="identity", downlink=downlink)
+    start = quadratic("start")
+    models = [{**start, "x": start["x"] * scale} for scale in (1, -1, 1, -1)]
+    for number in (1, 2):
+        shown = [letters.correspondence.show(model) for model in models[:2]] * 2
+        for node in range(4):
+            name = f"client-{node}"
+            heard, repeats = letters.hear(letters.correspondence.ask(ROUND, node, number, shown[node]), name)
+            assert repeats == 0
+            assert heard.arrays is not None
+            end = (models[node]["x"] + quadratic(name)["x"]) / 2
+            np.testing.assert_allclose(heard.arrays["x"], end, rtol=0, atol=1e-6)  # differences in float32
 
 
 def test_an_evaluation_before_the_first_training_introduces_the_client(tmp_path: Path) -> None:
