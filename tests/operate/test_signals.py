@@ -50,9 +50,23 @@ def resumed_and_finished(sh: Shell, address: str, clients: list[Process], done: 
     assert [row["round"] for row in open_run(sh.folder / "run").rounds()] == list(range(1, done + 4))
 
 
-def test_a_server_ends_well_at_the_first_signal_and_at_once_at_the_second_and_loses_nothing(sh: Shell) -> None:
+def left_and_back(sh: Shell, address: str, client: Process) -> Process:
+    """A client that is told to leave gives its answer first, and takes part again with its private state in step."""
+    client.send(signal.SIGTERM)
+    assert client.ended(30) == 130, client.story()
+    assert "takes part again, with its state" in client.err[-1]
+    before = rounds(sh)
+    again = sh.start("client", "--server", address, "--name", "ann", "--state", "state")
+    wait_for(lambda: rounds(sh) > before + 2, again.story)
+    events = open_run(sh.folder / "run").events(kinds=["client-lacks", "hostile", "reset"])
+    assert [event for event in events if "replica" not in event["detail"]] == []
+    return again
+
+
+def test_a_client_leaves_well_and_a_server_at_the_first_signal_and_at_once_at_the_second(sh: Shell) -> None:
     address = f"127.0.0.1:{free_port()}"
     server, clients = begun(sh, address)
+    clients[0] = left_and_back(sh, address, clients[0])
     server.send(signal.SIGTERM)
     assert server.ended() == 130, server.story()
     assert any("SIGTERM: the run ends after the open round, with a checkpoint" in line for line in server.err)
@@ -80,21 +94,6 @@ def test_a_server_that_waits_for_clients_ends_at_the_first_signal(sh: Shell) -> 
     assert server.ended(30) == 130, server.story()
     lines = [json.loads(line) for line in server.err]
     assert any("stopped before the first round" in line["message"] for line in lines)
-
-
-def test_a_client_leaves_at_the_first_signal_with_its_answer_given(sh: Shell) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    server, clients = begun(sh, address)
-    clients[0].send(signal.SIGTERM)
-    assert clients[0].ended(30) == 130, clients[0].story()
-    assert "takes part again, with its state" in clients[0].err[-1]
-    before = rounds(sh)
-    again = sh.start("client", "--server", address, "--name", "ann", "--state", "state")
-    wait_for(lambda: rounds(sh) > before + 2, again.story)
-    events = open_run(sh.folder / "run").events(kinds=["client-lacks", "hostile", "reset"])
-    assert [event for event in events if "replica" not in event["detail"]] == []  # its private state was in step
-    server.send(signal.SIGINT)
-    assert server.ended() == 130, server.story()
 
 
 def test_a_simulation_ends_after_the_open_round_and_keeps_what_was_done(sh: Shell) -> None:
