@@ -24,6 +24,7 @@ class Totals:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     dense_bytes: int = 0
+    dense_uplink_bytes: float = 0.0  # the part of the answers that came
     asked: int = 0
     simulated_seconds: float | None = None  # of the simulated clock, where there is one
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
@@ -35,6 +36,7 @@ class Totals:
         self.uplink_bytes += decided.uplink_bytes
         self.downlink_bytes += decided.downlink_bytes
         self.dense_bytes += decided.dense_bytes
+        self._add_answers(decided.dense_bytes, len(decided.asked), len(decided.replied))
         self.asked += len(decided.asked)
         if decided.simulated_seconds is not None:
             self.simulated_seconds = (self.simulated_seconds or 0.0) + decided.simulated_seconds
@@ -47,8 +49,13 @@ class Totals:
         self.uplink_bytes += row["uplink_bytes"]
         self.downlink_bytes += row["downlink_bytes"]
         self.dense_bytes += row["dense_bytes"]
+        self._add_answers(row["dense_bytes"], len(row["asked"]), len(row["replied"]))
         self.asked += len(row["asked"])
         self.last = {key: row[key] for key in ("loss", "accuracy") if row.get(key) is not None} or self.last
+
+    def _add_answers(self, dense_bytes: int, asked: int, replied: int) -> None:
+        """Dense messages are as many as questions and answers; who did not answer has saved nothing."""
+        self.dense_uplink_bytes += dense_bytes * replied / max(1, asked + replied)
 
 
 class Watcher(Protocol):
@@ -149,7 +156,7 @@ def comparison(runs: Mapping[str, tuple[Totals, str]]) -> Table:
     row("down, per client and round", [amount(t.downlink_bytes / max(1, t.asked)) for t in all_totals])
     row("up, total", [amount(t.uplink_bytes) for t in all_totals])
     row("down, total", [amount(t.downlink_bytes) for t in all_totals])
-    row("up, times fewer than dense", [times(t.dense_bytes / 2, t.uplink_bytes) for t in all_totals])
+    row("up, times fewer than dense", [times(t.dense_uplink_bytes, t.uplink_bytes) for t in all_totals])
     row("both ways, times fewer", [times(t.dense_bytes, t.uplink_bytes + t.downlink_bytes) for t in all_totals])
     return table
 
