@@ -67,7 +67,7 @@ def test_tcp_carries_what_the_meter_says_and_the_bits_are_those_of_one_process(b
     star, far = build(Link(10, 0.1, 0.01), Link(100, 0.02))
     options = {**DENSE, "clients": 2}
     far.start_all(options)
-    assert far.finish(90) == undisturbed(options, tmp_path / "simulated")
+    assert far.finish(200) == undisturbed(options, tmp_path / "simulated")
     told_once(far, 2, DENSE["rounds"])
     traffic = Traffic.of(far.rounds(), star.payloads(), [star.interface_bytes(index) for index in range(2)])
     assert traffic.packets_up > 2 * 3 * MESSAGE_BYTES
@@ -82,11 +82,11 @@ def test_a_link_cut_in_mid_upload_and_a_new_address_behind_it_cost_no_bit(build:
     star, far = build(Link(4, 0.04), keepalive_seconds=1.0)
     options = {**DENSE, "clients": 1}
     far.start_all(options)
-    far.wait_for(lambda: star.interface_bytes(0)[0] > MESSAGE_BYTES // 2, "upload under way")
+    far.wait_for(lambda: star.interface_bytes(0)[0] > MESSAGE_BYTES // 2, "upload under way", 150)
     star.cut(0)
     star.move(0, 3)
     star.cut(0, False)
-    assert far.finish(90) == undisturbed(options, tmp_path / "simulated")
+    assert far.finish(200) == undisturbed(options, tmp_path / "simulated")
     told_once(far, 1, DENSE["rounds"])
     received = sorted(one.received_bytes for one in star.payloads())
     assert len(received) >= 2, "the connection outlived its address"
@@ -103,11 +103,11 @@ def test_a_client_waits_for_a_name_that_resolves_late_to_an_ipv6_server(build: B
         hosts = etc / "hosts"
         hosts.write_text("127.0.0.1 localhost\n")
         far.start_client(0, f"{HOST}:{PORT}")
-        far.wait_for(lambda: "no connection to" in far.log("client-0"), "first attempt in vain")
+        far.wait_for(lambda: "no connection to" in far.log("client-0"), "first attempt in vain", 150)
         far.start_server({**DENSE, "clients": 1, "rounds": 1}, f"[::]:{PORT}")
-        far.wait_for(far.listens, "server that listens")
+        far.wait_for(far.listens, "server that listens", 150)
         hosts.write_text(f"127.0.0.1 localhost\nfd77:0::1 {HOST}\n")
-        far.finish(90)
+        far.finish(200)
     finally:
         for file in etc.iterdir():
             file.unlink()
