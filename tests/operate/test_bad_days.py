@@ -97,3 +97,14 @@ def test_a_run_directory_that_cannot_be_written_is_named(thinwire: Thinwire, tmp
     (tmp_path / "file").write_text("")
     line = last(thinwire("server", *SMALL, "--address", "127.0.0.1:0", "--out", f"file{os.sep}run"))
     assert "cannot write" in line or "file/run" in line
+
+
+def test_a_server_that_ended_before_its_first_checkpoint_begins_anew_with_keep_on(
+    thinwire: Thinwire,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Compose starts it again and again in the same folder, until the clients are there."""
+    for _ in range(2):
+        line = last(thinwire("server", *SMALL, "--address", "127.0.0.1:0", "--out", "run", "--keep-on"))
+        assert "0 of 1 clients" in line
+    assert (tmp_path / "run" / "run.toml").exists()

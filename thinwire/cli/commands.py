@@ -151,7 +151,7 @@ def server(
     json_: Json = False,
 ) -> None:
     """Serve a run to clients over gRPC."""
-    from server.run_directory import CONFIG, check_resumable
+    from server.run_directory import CHECKPOINTS, check_resumable
     from thinwire.cli.serving import serve
 
     flags: dict[str, Any] = {
@@ -169,7 +169,7 @@ def server(
     flags |= {"server.metrics": metrics, "server.tensorboard": tensorboard or None, "server.hooks": hook or None}
     if keep_on and out is None:
         raise ConfigError("--keep-on needs --out, the run directory to go on in or to begin")
-    if keep_on and out is not None and (out / CONFIG).exists():
+    if keep_on and out is not None and (out / CHECKPOINTS).exists():
         resume, out = out, None
     if resume is not None and out is not None:
         raise ConfigError("give either --out (a new run) or --resume (go on in a run directory), not both")
