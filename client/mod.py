@@ -61,8 +61,8 @@ class Compression:
 
     It lies below ``state``, or the folder that the node's configuration names so, or ``$FLWR_HOME/thinwire-clients``,
     in ``apps/RUN/CLIENT`` (``client.node``): about three times the model for each. What a client left in a run that it
-    has not heard of for ``keep_days`` is deleted when it joins another. Raises ConfigError where the app's model is not the
-    server's, or a path cannot be written, and WireError on a server's nonsense; Flower makes Error replies of both.
+    has not heard of for ``keep_days`` is deleted when it joins another. Raises ConfigError where the app's model is not
+    the server's, or a path cannot be written, and WireError on a server's nonsense; Flower makes Error replies of both.
     """
 
     state: str = ""
