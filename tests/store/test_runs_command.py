@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,11 @@ def names(ended: Ended) -> list[str]:
     return [run["name"] for run in json.loads(ended.out)]
 
 
+def plain(text: str) -> str:
+    """Without the codes of colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
 def there() -> list[str]:
     return sorted(path.name for path in Path("runs").iterdir())
 
@@ -107,6 +113,29 @@ def test_runs_are_listed_with_what_became_of_them(thinwire: Thinwire) -> None:
     assert last["size_bytes"] >= os.path.getsize("runs/r0/run.sqlite")
     line = next(line for line in table.splitlines() if line.startswith("r0"))
     assert line.split()[:8] == ["r0", "finished", "ef21", "top-k", "natural", "digits", "8/8", "88.89"]
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_cuts_none(thinwire: Thinwire, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded("20260102-093000-ef21")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal then
+    monkeypatch.setenv("COLUMNS", "80")
+    listed, shown = thinwire("runs", "list").out, thinwire("runs", "show").out
+    assert max(map(len, plain(listed).splitlines())) <= 80
+    assert all(word in plain(listed) for word in ("20260102-093000-ef21", "finished", "8/8", "88.89 %"))
+    heads = next(line for line in plain(shown).splitlines() if line.startswith("client "))
+    assert "weight" not in heads
+    assert "last seen" in heads
+    assert any(line.startswith("hospital-0 ") for line in plain(shown).splitlines())
+    assert "…" not in listed + shown
+
+
+def test_a_list_of_runs_loads_no_torch(thinwire: Thinwire) -> None:
+    recorded("one")
+    code = "import sys, thinwire.cli as c; sys.argv = ['thinwire', 'runs', 'list']\n"
+    code += "try: c.main()\nfinally: print('torch' in sys.modules)"
+    out, err = python(code).communicate()
+    assert "one" in out, err
+    assert out.splitlines()[-1] == "False"
 
 
 def test_a_list_is_cut_to_states_and_to_the_newest(thinwire: Thinwire) -> None:

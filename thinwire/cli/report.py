@@ -4,15 +4,17 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from strategies.coordinator import Decided
 from thinwire.cli import logs
 from thinwire.cli.words import amount, duration, times
+
+if TYPE_CHECKING:
+    from strategies.coordinator import Decided  # with torch, which would keep the tables of runs waiting
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Totals:
     simulated_seconds: float | None = None  # of the simulated clock, where there is one
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
 
-    def add(self, decided: Decided, metrics: Mapping[str, float]) -> None:
+    def add(self, decided: "Decided", metrics: Mapping[str, float]) -> None:
         """One more round."""
         self.rounds = decided.round
         self.seconds += decided.seconds
@@ -61,7 +63,7 @@ class Totals:
 class Watcher(Protocol):
     """Shows the progress of one run."""
 
-    def show(self, decided: Decided, metrics: Mapping[str, float], totals: Totals) -> None:
+    def show(self, decided: "Decided", metrics: Mapping[str, float], totals: Totals) -> None:
         """One more round is done."""
         ...
 
@@ -86,7 +88,7 @@ class Bar:
         self._task = self._progress.add_task(title, total=rounds, completed=done, numbers="")
         self._progress.start()
 
-    def show(self, decided: Decided, metrics: Mapping[str, float], totals: Totals) -> None:
+    def show(self, decided: "Decided", metrics: Mapping[str, float], totals: Totals) -> None:
         """Move the bar."""
         self._progress.update(self._task, completed=decided.round, numbers=_numbers(totals))
 
@@ -102,7 +104,7 @@ class Lines:
         self._title, self._rounds = title, rounds
         self._every = max(1, rounds // 10)
 
-    def show(self, decided: Decided, metrics: Mapping[str, float], totals: Totals) -> None:
+    def show(self, decided: "Decided", metrics: Mapping[str, float], totals: Totals) -> None:
         """A line now and then."""
         if decided.round % self._every == 0 or decided.round == self._rounds:
             sys.stderr.write(f"{self._title}: round {decided.round}/{self._rounds}{_numbers(totals)}\n")
@@ -115,7 +117,7 @@ class Lines:
 class Nothing:
     """Where the log tells all."""
 
-    def show(self, decided: Decided, metrics: Mapping[str, float], totals: Totals) -> None:
+    def show(self, decided: "Decided", metrics: Mapping[str, float], totals: Totals) -> None:
         """Nothing to show."""
 
     def close(self) -> None:

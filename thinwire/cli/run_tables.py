@@ -5,48 +5,54 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from thinwire.cli.report import amount, duration, times
+from thinwire.cli.fitting import print_fitting
 from thinwire.cli.run_comparing import Comparison
 from thinwire.cli.run_folders import Listed
 from thinwire.cli.run_labels import flat
+from thinwire.cli.words import amount, duration, times
+
+SPARE_OF_LIST = ("started", "on disk", "down", "up", "task", "bytes", "loss")  # on a narrow terminal, in this order
+SPARE_OF_CLIENTS = ("weight", "mean time", "examples", "failed", "last seen")
 
 
-def list_table(found: Sequence[Listed]) -> Table:
-    """A line for each run."""
+def list_table(found: Sequence[Listed], without: frozenset[str] = frozenset()) -> Table:
+    """A line for each run; some columns may be left out."""
+    words = ("run", "state", "method", "up", "down", "task")
+    names = (*words, "rounds", "accuracy", "loss", "bytes", "started", "on disk")
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "method", "up", "down", "task"):
-        table.add_column(column, no_wrap=column == "run")
-    for column in ("rounds", "accuracy", "loss", "bytes", "started", "on disk"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for name in names:
+        if name not in without:
+            table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words[1:])
     for run in found:
-        if run.info is None:
-            table.add_row(escape(run.name), run.state, *[""] * 9, amount(run.size_bytes))
-            continue
-        info, totals = run.info, run.totals
-        planned = info.config.get("rounds")
-        table.add_row(
-            escape(run.name),
-            run.state,
-            *(info.method, info.uplink, info.downlink, info.task),
-            f"{totals['rounds']}/{planned}" if planned else str(totals["rounds"]),
-            _percent(totals["accuracy"]),
-            _plain(totals["loss"]),
-            amount(totals["uplink_bytes"] + totals["downlink_bytes"]),
-            _moment(info.started)[:16],
-            amount(run.size_bytes),
-        )
+        cells = dict.fromkeys(names, "") | {"run": escape(run.name), "state": run.state}
+        if run.info is not None:
+            info, totals = run.info, run.totals
+            planned = info.config.get("rounds")
+            cells |= {"method": info.method, "up": info.uplink, "down": info.downlink, "task": info.task}
+            cells["rounds"] = f"{totals['rounds']}/{planned}" if planned else str(totals["rounds"])
+            cells |= {"accuracy": _percent(totals["accuracy"]), "loss": _plain(totals["loss"])}
+            cells["bytes"] = amount(totals["uplink_bytes"] + totals["downlink_bytes"])
+            cells["started"] = _moment(info.started)[:16]
+        cells["on disk"] = amount(run.size_bytes)
+        table.add_row(*[cells[name] for name in names if name not in without])
     return table
 
 
-def show_parts(found: dict[str, Any]) -> list[Table | str]:
-    """What ``thinwire runs show`` prints, one after the other."""
-    parts: list[Table | str] = [_facts(found)]
-    for table in (_clients(found["clients"]), _configuration(found["config"]), _events(found["events"])):
-        parts += ["", table] if table.row_count else []
-    return parts
+def print_run(found: dict[str, Any]) -> None:
+    """What ``thinwire runs show`` says, one table after the other."""
+    console = Console()
+    console.print(_facts(found), highlight=False)
+    if found["clients"]:
+        console.print()
+        print_fitting(lambda without: _clients(found["clients"], without), SPARE_OF_CLIENTS)
+    for table in (_configuration(found["config"]), _events(found["events"])):
+        if table.row_count:
+            console.print()
+            console.print(table, highlight=False)
 
 
 def _facts(found: dict[str, Any]) -> Table:
@@ -76,22 +82,27 @@ def _facts(found: dict[str, Any]) -> Table:
     return table
 
 
-def _clients(clients: Sequence[Mapping[str, Any]]) -> Table:
+def _clients(clients: Sequence[Mapping[str, Any]], without: frozenset[str]) -> Table:
+    names = ("examples", "weight", "asked", "replied", "failed", "up", "down", "mean time", "last seen")
     table = Table(box=None, pad_edge=False, title="clients", title_justify="left")
     table.add_column("client", overflow="fold")
-    for column in ("examples", "weight", "asked", "replied", "failed", "up", "down", "mean time", "last seen"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for name in names:
+        if name not in without:
+            table.add_column(name, justify="right", no_wrap=True)
     for client in clients:
-        table.add_row(
-            escape(client["name"]) or f"#{client['index']}",
-            "-" if client["examples"] is None else str(client["examples"]),
-            "-" if client["weight"] is None else f"{client['weight']:.4f}",
-            *(str(client[name]) for name in ("asked", "replied", "failures")),
-            amount(client["uplink_bytes"]),
-            amount(client["downlink_bytes"]),
-            duration(client["mean_seconds"]),
-            _moment(client["last_seen"]),
-        )
+        cells = {
+            "examples": "-" if client["examples"] is None else str(client["examples"]),
+            "weight": "-" if client["weight"] is None else f"{client['weight']:.4f}",
+            "asked": str(client["asked"]),
+            "replied": str(client["replied"]),
+            "failed": str(client["failures"]),
+            "up": amount(client["uplink_bytes"]),
+            "down": amount(client["downlink_bytes"]),
+            "mean time": duration(client["mean_seconds"]),
+            "last seen": _moment(client["last_seen"]),
+        }
+        shown = [cells[name] for name in names if name not in without]
+        table.add_row(escape(client["name"]) or f"#{client['index']}", *shown)
     return table
 
 

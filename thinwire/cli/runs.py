@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thinwire.cli.whereabouts import RUNS, run_directories
+from thinwire.cli.whereabouts import RUNS, newest, run_directories
 from thinwire.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,14 @@ Run = Annotated[
     str,
     typer.Argument(
         help="A run directory, or its name below --root.", autocompletion=run_directories, show_default=False
+    ),
+]
+Newest = Annotated[
+    str | None,
+    typer.Argument(
+        help="A run directory, or its name below --root; default: the newest there, one that runs before any other.",
+        autocompletion=run_directories,
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else on standard output.")]
@@ -48,11 +56,10 @@ def list_(
     if json_:
         print(json.dumps([run.as_json() for run in found]))
         return
-    from rich.console import Console
-
-    from thinwire.cli.run_tables import list_table
-
-    Console().print(list_table(found) if found else f"no runs in {root}", highlight=False)
+    if found:
+        _print_list(found)
+    else:
+        print(f"no runs in {root}")
     for run in found:
         if run.trouble:
             sys.stderr.write(f"{run.name}: {run.trouble}\n")
@@ -60,7 +67,7 @@ def list_(
 
 @app.command()
 def show(
-    run: Run,
+    run: Newest = None,
     root: Root = RUNS,
     events: Annotated[int, typer.Option(min=0, help="Show the last so many events.")] = 10,
     json_: Json = False,
@@ -70,19 +77,16 @@ def show(
 
     from thinwire.cli.run_folders import locate, size_bytes
 
-    stored = locate(run, root)
+    stored = locate(str(newest(root, "a run directory")) if run is None else run, root)
     last = stored.events(limit=-events) if events else []
     found = {"run_dir": str(stored.path), "size_bytes": size_bytes(stored.path), **asdict(stored.info)}
     found |= {"totals": stored.totals(), "clients": stored.clients(), "events": last}
     if json_:
         print(json.dumps(found))
         return
-    from rich.console import Console
+    from thinwire.cli.run_tables import print_run
 
-    from thinwire.cli.run_tables import show_parts
-
-    for part in show_parts(found):
-        Console().print(part, highlight=False, soft_wrap=isinstance(part, str))
+    print_run(found)
 
 
 @app.command()
@@ -192,21 +196,25 @@ def prune(
 
 
 def _announce(chosen: "Sequence[Listed]", events: int | None) -> None:
-    from rich.console import Console
-
-    from thinwire.cli.report import amount
-    from thinwire.cli.run_tables import list_table
+    from thinwire.cli.words import amount
 
     if not chosen:
         print("no run is let go by these rules")
         return
-    Console().print(list_table(chosen), highlight=False)
-    size = amount(sum(run.size_bytes for run in chosen))
-    print(f"{len(chosen)} runs, {size}" if events is None else f"{len(chosen)} runs keep their newest {events} events")
+    _print_list(chosen)
+    size, count = amount(sum(run.size_bytes for run in chosen)), f"{len(chosen)} run{'s' * (len(chosen) != 1)}"
+    print(f"{count}, {size}" if events is None else f"{count} to keep the newest {events} events")
+
+
+def _print_list(found: "Sequence[Listed]") -> None:
+    from thinwire.cli.fitting import print_fitting
+    from thinwire.cli.run_tables import SPARE_OF_LIST, list_table
+
+    print_fitting(lambda without: list_table(found, without), SPARE_OF_LIST)
 
 
 def _pruned(removed: "Sequence[Removed]", as_json: bool) -> None:
-    from thinwire.cli.report import amount
+    from thinwire.cli.words import amount
 
     if as_json:
         told = [

@@ -118,11 +118,11 @@ class Whereabouts:
         raise ConfigError(f"no server runs on {folder}: the run is {info.state}{onward}")
 
 
-def newest() -> Path:
-    """The newest run below runs/, one whose server runs before any other. Raises ConfigError where there is none."""
-    found = _runs_in(RUNS)
+def newest(root: Path = RUNS, otherwise: str = "a run directory, or --address HOST:PORT") -> Path:
+    """The newest run below a folder, one whose server runs before any other. Raises ConfigError where there is none."""
+    found = _runs_in(root)
     if not found:
-        raise ConfigError(f"there is no run below {RUNS}{os.sep}; give a run directory, or --address HOST:PORT")
+        raise ConfigError(f"there is no run below {root}{os.sep}; give {otherwise}")
     return max(found, key=lambda folder: (_serves(folder), _changed(folder)))
 
 
