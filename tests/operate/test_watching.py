@@ -153,6 +153,16 @@ def test_the_picture_fits_the_window(view: RunView, size: tuple[int, int]) -> No
     assert len(lines) <= max(height, 22)
 
 
+@pytest.mark.parametrize("width", [56, 80, 100])
+def test_a_narrow_window_keeps_the_bar_and_what_is_left(view: RunView, width: int) -> None:
+    view.status |= {"round": 500_000, "rounds": 1_000_000, "seconds": 108.0}
+    for place, one in enumerate(view.rows):
+        one["time"] = 100 + 0.05 * place  # 1200.0 a minute
+    line = next(line for line in drawn(Page(view), width, 24).splitlines() if line.startswith("rounds"))
+    assert line.split()[1].strip("━╸╺") == ""
+    assert line.rstrip().endswith(" left")
+
+
 def test_rounds_that_are_decided_again_take_the_place_of_the_first(view: RunView) -> None:
     told(view, [{**row(11), "event": "round", "sequence": 90}, {**row(12), "event": "round", "sequence": 91}])
     assert [line["round"] for line in view.rows] == list(range(1, ROUNDS + 1))

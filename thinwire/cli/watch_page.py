@@ -63,14 +63,17 @@ def _progress(view: RunView, width: int) -> Table:
     """Rounds, cohort, metrics with their history, bytes."""
     found = view.status
     grid = Table.grid(padding=(0, 2, 0, 0))
-    wide = max(6, min(32, width - 62))
+    wide = max(6, min(32, width - 72))
+    room = max(12, width - wide - 12)
     grid.add_column(style="bold", no_wrap=True, min_width=8)
     grid.add_column(no_wrap=True, width=wide)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
     pace = view.rounds_per_minute()
     left = found["rounds"] - found["round"]
     words = [f"{found['round']} of {found['rounds']}", duration(found["seconds"])]
     words += [f"{pace:.1f} a minute", f"{duration(60 * left / pace)} left"] if pace and left > 0 else []
+    while len(", ".join(words)) > room and len(words) > 1:
+        del words[1]  # what is left to do stays longest
     grid.add_row("rounds", _bar(found["round"], found["rounds"]), ", ".join(words))
     asked, replied = found["asked"], found["replied"]
     there = f"{found['connected']} of {found['clients']} clients connected" if found["source"] == "server" else ""
