@@ -136,9 +136,11 @@ class FleetSession:
             away_seconds = time.monotonic() - reached
             if away_seconds > self._options.patience_seconds:
                 raise ConfigError(self._unreachable(verdict, away_seconds))
-            log.warning("no connection to %s (%s); trying again", self._options.address, verdict.trouble)
             left_seconds = self._options.patience_seconds - away_seconds
-            self._stopping.wait(min(wait_seconds * _jitter(), left_seconds + 0.01))
+            pause_seconds = min(wait_seconds * _jitter(), left_seconds + 0.01)
+            told = self._options.address, verdict.trouble, pause_seconds
+            log.warning("no connection to %s (%s); trying again in %.1f s", *told)
+            self._stopping.wait(pause_seconds)
             wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
         return ""
 

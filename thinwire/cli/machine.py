@@ -77,7 +77,7 @@ def threads() -> Finding:
     import torch
 
     cores, wanted = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
-    found = f"{cores} cores for this process, torch would take {torch.get_num_threads()} threads"
+    found = f"{cores} cores for this process, torch would take {torch.get_num_threads()}"
     if wanted.isdigit() and int(wanted) > cores:
         return doubtful("threads", f"{found} (OMP_NUM_THREADS = {wanted})", f"set OMP_NUM_THREADS to {cores} at most")
     return well("threads", found + (f" (OMP_NUM_THREADS = {wanted})" if wanted else ""))

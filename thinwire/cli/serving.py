@@ -105,7 +105,8 @@ def _run(
     fleet = replace(fleet, message_bytes=min(fleet.message_bytes, model.most_message_bytes()))
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
     try:
-        sys.stderr.write(f"listening on {grid.address}, waiting for {config.clients} clients\n")
+        awaited = "its clients to call again" if loaded else f"{config.clients} clients"
+        sys.stderr.write(f"listening on {grid.address}, waiting for {awaited}\n")
         sys.stderr.flush()
         with (
             controlled(run, config, folder, control_options(settings.control, settings), keep) as control,

@@ -96,8 +96,8 @@ class Operator:
             raise ConfigError(f"no server runs on {folder} (it has no {CONTROL}), or its server.control is off")
         if found.tls and (ca is None or certificate is None):
             raise ConfigError(
-                f"the server of {folder} wants an operator's certificate: give ca, certificate and key "
-                "(thinwire certs operator NAME)"
+                f"the server of {folder} wants an operator's certificate: give --ca, --certificate and --key, or "
+                "THINWIRE_OPERATOR_CA, _CERTIFICATE and _KEY (thinwire certs operator NAME makes one)"
             )
         return Operator(found.address, ca, certificate, key) if found.tls else Operator(found.address)
 
