@@ -126,7 +126,7 @@ Between machines each of them has this folder (a server can never make a client 
 (`thinwire certs init`, `thinwire certs server HOST`, `thinwire certs client NAME`), and `client.toml` the server's
 address. `thinwire doctor -c client.toml` says what is still in the way.
 
-The test:
+The test (`pip install pytest` brings what runs it):
 
 ```bash
 python -m pytest

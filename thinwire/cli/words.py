@@ -22,5 +22,8 @@ def duration(seconds: float | None) -> str:
 
 
 def times(dense: float, sent: float) -> str:
-    """How many times fewer."""
-    return f"{dense / sent:.1f} x" if sent else "-"
+    """How many times fewer; to two digits below 1, where messages outweigh a small model."""
+    if not sent:
+        return "-"
+    ratio = dense / sent
+    return f"{ratio:.1f} x" if ratio >= 1 else f"{ratio:.2g} x"
