@@ -139,7 +139,7 @@ class Played:
         """What everyone holds. Proves on the way that all replicas, and both ends of every mirror, are the same."""
         assert self.strategy.coordinator is not None
         ledger, method = self.strategy.coordinator.ledger, self.strategy.method
-        assert not [kind for kind, _ in ledger.store.records if kind not in ("hello", "round")]
+        assert not [kind for kind, _ in ledger.store.records if kind not in ("hello", "roster", "round")]
         replica = state.digest(ledger.replicated.replica.method)
         privates, mirrors = [], []
         for participant, record in zip(self.participants(), ledger.roster.clients, strict=True):
