@@ -58,5 +58,6 @@ def test_completing_imports_no_torch(tmp_path: Path) -> None:
 
 def test_the_completion_can_be_shown_to_be_installed() -> None:
     command = [sys.executable, "-c", "from thinwire.cli import main; main()", "--show-completion", "bash"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # or typer looks for a shell among the parents
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | named)
     assert "_THINWIRE_COMPLETE" in done.stdout, done.stderr
