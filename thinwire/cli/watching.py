@@ -1,6 +1,7 @@
 """``thinwire watch``: a run as it goes, on a terminal, in a pipe, or for a program."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -158,7 +159,9 @@ def _picture(where: Whereabouts) -> None:
     from thinwire.cli.watch_page import Page
 
     watched = Watched(where)
-    page, console = Page(watched.look()), Console()
+    # The window's own size, as it is now: LINES and COLUMNS would be those of when somebody exported them.
+    own = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    page, console = Page(watched.look()), Console(_environ=own)
     try:
         if not watched.over:
             with Live(page, console=console, screen=True, refresh_per_second=4) as live:
