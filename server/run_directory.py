@@ -191,7 +191,7 @@ class RunDirectory:
         for entry in entries:
             yield entry
             if entry.round not in known:
-                self._record().record("round", _row(entry, message_bytes))
+                self.record("round", _row(entry, message_bytes))
 
     def _pass_over(self, name: str, reason: str) -> None:
         if name not in self._passed_over:

@@ -4,6 +4,7 @@ import logging
 
 from server.observers import Observers
 from server.run_directory import RunDirectory
+from strategies.store import Entry, Saved
 
 
 class Listener:
@@ -39,3 +40,19 @@ def test_an_observer_that_fails_is_told_nothing_more_and_the_others_go_on(caplog
     assert [fields["round"] for _, fields in broken.heard] == [1]
     assert [fields["round"] for _, fields in sound.heard] == [1, 2]
     assert "Listener failed on a record of kind 'round'" in caplog.text
+
+
+def test_a_round_that_a_kill_left_without_a_row_is_told_when_it_is_replayed(tmp_path):
+    with RunDirectory(tmp_path) as before:
+        before.write_config({})
+        before.checkpoint(Saved("ab" * 16, 0, 3, b"\3" * 16, (), (), ()))
+        before.append(Entry(4, 0, (0, 1), [(0, b"uplink")], b"downlink"))  # decided; then the process was killed
+    listener = Listener()
+    with RunDirectory(tmp_path) as folder:
+        folder.observers.add(listener)
+        saved, entries = folder.load()
+        assert (saved.round, [entry.round for entry in entries]) == (3, [4])
+        (recorded,) = folder.rounds()
+    (told,) = [fields for kind, fields in listener.heard if kind == "round"]
+    assert told == {name: recorded[name] for name in told}
+    assert (told["round"], told["asked"], told["replied"], told["uplink_bytes"]) == (4, [0, 1], [0], 6)

@@ -6,7 +6,7 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from thinwire.errors import ConfigError
-from thinwire.wire.endpoint import host_and_port
+from thinwire.wire.endpoint import host_and_port, joined
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,8 +26,7 @@ class Endpoint:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(f"cannot serve metrics on {address}: {error.strerror}; choose another address") from None
-        number = self._server.server_port
-        self.address = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+        self.address = joined(host, self._server.server_port)
 
     def close(self) -> None:
         """Hang up. May be called again."""

@@ -1,21 +1,19 @@
-"""The thread in which the control service lives, with an event loop of its own."""
+"""The control service's gRPC server: its credentials, its limits, and the file that says where it is."""
 
-import asyncio
 import contextlib
 import json
 import os
-import threading
-from concurrent.futures import Future
 from typing import Any
 
-import grpc.aio
+import grpc
 
 from server.control.callers import ControlOptions
 from server.control.control import Control
 from server.control.service import OperatorService
+from server.grpc_server import GrpcServer, Leave
 from thinwire.errors import ConfigError
 from thinwire.v1.operator_pb2_grpc import add_OperatorServiceServicer_to_server
-from thinwire.wire.endpoint import host_and_port, read
+from thinwire.wire.endpoint import read
 from thinwire.wire.operator import CONTROL
 
 MOST_REQUEST_BYTES = 64 << 10
@@ -29,29 +27,25 @@ MOST_STREAMS = 16
 
 STOP_SECONDS = 2.0  # for watchers to take the last events
 
+CHANNEL_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MOST_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", MOST_STREAMS),
+    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 30_000),
+)
+
 
 class ControlListener:
-    """Binds, serves, and stops; while it listens, ``control.json`` in the run directory says where."""
+    """The control service; while it listens, ``control.json`` in the run directory says where."""
 
     def __init__(self, control: Control, options: ControlOptions) -> None:
         """Listens when it returns. Raises ConfigError where it cannot."""
-        self._control = control
-        self._options = options
-        self._host, self._port = host_and_port(options.address)
-        self._credentials = _credentials(options)
         self._path = control.facts.folder / CONTROL
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        bound: Future[int] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(bound,), name="thinwire-control", daemon=True)
-        self._thread.start()
+        self._server = _listen(control, options)
         try:
-            self._port = bound.result()
-        except BaseException:
-            self._thread.join()
-            raise
-        try:
-            self._write()
+            self._write(options.tls, control.facts.run)
         except OSError as error:
             self.close()
             raise ConfigError(f"cannot write {self._path}: {error.strerror}; free some space") from None
@@ -59,75 +53,39 @@ class ControlListener:
     @property
     def address(self) -> str:
         """host:port with the port that was bound."""
-        return f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        return self._server.address
 
     def close(self) -> None:
         """Give watchers the last events, and stop. May be called again."""
         with contextlib.suppress(OSError):  # what is left behind names a process that is gone
             self._path.unlink(missing_ok=True)
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        self._server.close()
 
-    def _write(self) -> None:
+    def _write(self, tls: bool, run: str) -> None:
         """The file for programs on this machine; only its owner may read it."""
-        text = json.dumps(
-            {
-                "address": self.address,
-                "pid": os.getpid(),
-                "tls": self._options.tls,
-                "run": self._control.facts.run,
-            }
-        )
+        text = json.dumps({"address": self.address, "pid": os.getpid(), "tls": tls, "run": run})
         aside = self._path.with_name(f".{CONTROL}.{os.getpid()}")
         aside.unlink(missing_ok=True)
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text + "\n")
         aside.replace(self._path)
 
-    def _serve(self, bound: "Future[int]") -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._main(bound))
 
-    async def _main(self, bound: "Future[int]") -> None:
-        server = grpc.aio.server(options=_channel_options(), maximum_concurrent_rpcs=MOST_CALLS)
-        service = OperatorService(self._control, self._options)
-        try:
-            add_OperatorServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-            port = self._bind(server)
-            await server.start()
-        except Exception as error:  # whatever it is, the thread that waits must hear of it
-            service.end()
-            await server.stop(None)
-            bound.set_exception(error.with_traceback(None))  # whose frames would keep the server and its thread alive
-            return
-        bound.set_result(port)
-        await self._stop.wait()
-        service.end()
-        await server.stop(STOP_SECONDS)
+def _listen(control: Control, options: ControlOptions) -> GrpcServer:
+    def add(server: Any) -> Leave:
+        service = OperatorService(control, options)
+        add_OperatorServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        return service.end
 
-    def _bind(self, server: Any) -> int:
-        address = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
-        try:
-            if self._credentials is None:
-                return int(server.add_insecure_port(address))
-            return int(server.add_secure_port(address, self._credentials))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on server.control = {address!r}: the port is taken, or the address is not this "
-                f"machine's; choose another, or port 0 for a free one ({error})"
-            ) from None
-
-
-def _channel_options() -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MOST_REQUEST_BYTES),
-        ("grpc.max_concurrent_streams", MOST_STREAMS),
-        ("grpc.max_connection_idle_ms", 600_000),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 30_000),
-    ]
+    credentials = _credentials(options)
+    try:
+        return GrpcServer(options.address, credentials, CHANNEL_OPTIONS, add, STOP_SECONDS, MOST_CALLS)
+    except RuntimeError as error:
+        reason = str(error)
+    raise ConfigError(
+        f"cannot listen on server.control = {options.address!r}: the port is taken, or the address is not this "
+        f"machine's; choose another, or port 0 for a free one ({reason})"
+    )
 
 
 def _credentials(options: ControlOptions) -> Any:

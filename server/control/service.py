@@ -110,7 +110,7 @@ class OperatorService(OperatorServiceServicer):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """The run is over: watchers get what is left."""
         self._over = True
         self._unlisten()

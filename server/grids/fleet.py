@@ -10,7 +10,7 @@ from types import TracebackType
 from flwr.app import Message, RecordDict
 
 from server.grids.door import Door
-from server.grids.listener import Listener
+from server.grids.listener import listen
 from server.grids.mailbox import Mailbox
 from server.grids.nodes import Node
 from server.grids.options import FleetOptions
@@ -43,12 +43,12 @@ class FleetGrid(WaitingGrid):
         self._options = options
         self._mailbox = Mailbox(run_id, frozenset(options.roster or ()), self._wake)
         self._door = Door(options, self._mailbox, Room(options.spill_bytes), events)
-        self._listener = Listener(self._door, options)
+        self._server = listen(self._door, options)
 
     @property
     def address(self) -> str:
         """Where clients find the server, host:port."""
-        return self._listener.address
+        return self._server.address
 
     @property
     def run(self) -> Run:
@@ -122,7 +122,7 @@ class FleetGrid(WaitingGrid):
         node = self._mailbox.find(node_id)
         if node is not None:
             self._mailbox.fail(node, reason, reject=True)
-            self._listener.call(self._door.reject, node_id, reason)
+            self._server.call(self._door.reject, node_id, reason)
 
     def traffic(self) -> dict[int, Traffic]:
         """Bytes by node id, of every client seen."""
@@ -130,12 +130,12 @@ class FleetGrid(WaitingGrid):
 
     def finish(self, reason: str = "the run is finished") -> None:
         """Send the clients home, those too who come later."""
-        self._listener.call(self._door.finish, reason)
+        self._server.call(self._door.finish, reason)
 
     def close(self) -> None:
         """Hang up; clients that were not sent home will try again. May be called again."""
         self._mailbox.close()
-        self._listener.close()
+        self._server.close()
 
     def __enter__(self) -> FleetGrid:
         return self
@@ -147,4 +147,4 @@ class FleetGrid(WaitingGrid):
         return [node for node in self._mailbox.nodes() if node.connected and node.rejected is None]
 
     def _wake(self, node: int) -> None:
-        self._listener.call(self._door.wake, node)
+        self._server.call(self._door.wake, node)

@@ -1,22 +1,19 @@
-"""The thread in which the fleet's gRPC server lives, with an event loop of its own."""
+"""The fleet's gRPC server: its credentials and its limits."""
 
-import asyncio
 import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
+import grpc
 
 from server.grids.descriptors import raise_limit
 from server.grids.door import Door
 from server.grids.options import FleetOptions
+from server.grpc_server import GrpcServer, Leave
 from thinwire.credentials import check_authority, check_pair
 from thinwire.errors import ConfigError
 from thinwire.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
-from thinwire.wire.endpoint import WINDOW, host_and_port, read
+from thinwire.wire.endpoint import WINDOW, read
 from thinwire.wire.frames import FRAME_OVERHEAD_BYTES
 
 STOP_SECONDS = 5.0
@@ -27,80 +24,26 @@ OTHER_FILES = 256  # that this process opens besides connections
 log = logging.getLogger(__name__)
 
 
-class Listener:
-    """Binds, serves, and stops; ``call`` runs a function in the server's loop."""
+def listen(door: Door, options: FleetOptions) -> GrpcServer:
+    """The server that clients come to; it listens. Raises ConfigError where it cannot."""
+    credentials = _server_credentials(options.key, options.certificate, options.client_ca)
+    sockets = _sockets(options)
+    allowed = raise_limit(sockets + OTHER_FILES)
+    if allowed < sockets + OTHER_FILES:
+        log.warning("this process may open %d files: too few for %d connections", allowed, options.connections)
 
-    def __init__(self, door: Door, options: FleetOptions) -> None:
-        """Listens when it returns. Raises ConfigError where it cannot."""
-        self._door = door
-        self._host, self._port = host_and_port(options.address)
-        self._options = _channel_options(options)
-        self._credentials = _server_credentials(options.key, options.certificate, options.client_ca)
-        sockets = _sockets(options)
-        allowed = raise_limit(sockets + OTHER_FILES)
-        if allowed < sockets + OTHER_FILES:
-            log.warning("this process may open %d files: too few for %d connections", allowed, options.connections)
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        bound: Future[int] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(bound,), name="thinwire-fleet", daemon=True)
-        self._thread.start()
-        try:
-            self._port = bound.result()
-        except BaseException:
-            self._thread.join()
-            raise
+    def add(server: Any) -> Leave:
+        add_FleetServiceServicer_to_server(door, server)  # type: ignore[no-untyped-call]
+        return door.leave
 
-    @property
-    def address(self) -> str:
-        """host:port with the port that was bound."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{host}:{self._port}"
-
-    def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Run a function in the server's loop, soon; nothing after close."""
-        if self._thread.is_alive():
-            try:
-                self._loop.call_soon_threadsafe(function, *arguments)
-            except RuntimeError:  # the loop was closed since
-                return
-
-    def close(self) -> None:
-        """Stop the server and wait until its thread is gone."""
-        self.call(self._stop.set)
-        self._thread.join()
-
-    def _serve(self, bound: "Future[int]") -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._main(bound))
-
-    async def _main(self, bound: "Future[int]") -> None:
-        server = grpc.aio.server(options=self._options)
-        try:
-            add_FleetServiceServicer_to_server(self._door, server)  # type: ignore[no-untyped-call]
-            port = self._bind(server)
-            await server.start()
-        except Exception as error:  # whatever it is, the thread that waits must hear of it
-            await server.stop(None)
-            bound.set_exception(error.with_traceback(None))  # whose frames would keep the server and its thread alive
-            return
-        bound.set_result(port)
-        await self._stop.wait()
-        await self._door.leave()
-        await server.stop(STOP_SECONDS)
-
-    def _bind(self, server: Any) -> int:
-        """The port that was bound. Raises ConfigError where it is taken or the credentials are no good."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        address = f"{host}:{self._port}"
-        try:
-            if self._credentials is None:
-                return int(server.add_insecure_port(address))
-            return int(server.add_secure_port(address, self._credentials))
-        except RuntimeError as error:
-            reason = str(error)
-        pair = "" if self._credentials is None else ", or certificate and key are no pair in PEM"
-        raise ConfigError(f"cannot listen on {address}: the port is taken, the address is not ours{pair} ({reason})")
+    try:
+        return GrpcServer(options.address, credentials, _channel_options(options), add, STOP_SECONDS)
+    except RuntimeError as error:
+        reason = str(error)
+    pair = "" if credentials is None else ", or certificate and key are no pair in PEM"
+    raise ConfigError(
+        f"cannot listen on {options.address}: the port is taken, the address is not ours{pair} ({reason})"
+    )
 
 
 def _channel_options(options: FleetOptions) -> list[tuple[str, int]]:
@@ -115,7 +58,6 @@ def _channel_options(options: FleetOptions) -> list[tuple[str, int]]:
         # on a thin wire waits behind a whole chunk.
         ("grpc.keepalive_timeout_ms", _milliseconds(options.keepalive_seconds)),
         ("grpc.http2.ping_timeout_ms", _milliseconds(options.stall_seconds)),
-        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MILLISECONDS),
         ("grpc.http2.max_ping_strikes", PING_STRIKES),

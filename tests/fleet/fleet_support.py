@@ -1,6 +1,7 @@
 """What the fleet's tests share: apps, recorded events, sessions in threads, a TCP proxy that can cut the wire."""
 
 import contextlib
+import gc
 import socket
 import threading
 import time
@@ -281,6 +282,7 @@ def raw_client(address: str, opening: Open | None = None) -> Iterator[RawClient]
 
 def thread_names() -> set[str]:
     """The threads alive once those that are just ending had their time."""
+    gc.collect()  # gRPC's poller lives until the last server of whatever test came before is collected
     deadline = time.monotonic() + DEADLINE_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.name.startswith(("pytest", "execnet")):

@@ -93,8 +93,8 @@ class Process:
             reader.join(10)
         return code
 
-    def story(self) -> str:
-        out, err = "\n".join(self.out[-20:]), "\n".join(self.err[-20:])
+    def story(self, lines: int = 20) -> str:
+        out, err = "\n".join(self.out[-lines:]), "\n".join(self.err[-lines:])
         return f"thinwire {' '.join(self.arguments)}\n--- standard output\n{out}\n--- standard error\n{err}"
 
     def close(self) -> None:

@@ -20,6 +20,11 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def joined(host: str, port: int) -> str:
+    """Host and port as an address, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def check_plain(address: str, insecure: bool, insecure_address: str, tls: bool) -> None:
     """Raises ConfigError for an address beyond this machine without TLS, unless it was said twice.
 
