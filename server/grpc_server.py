@@ -1,7 +1,7 @@
 """A gRPC server at an address of its own, in the one event loop that all gRPC servers of this process share.
 
-One, because ``grpc.aio`` has one queue of events in a process, and wakes every loop that ever used it for each of them:
-with two, whoever comes second finds the queue empty, and asyncio prints a traceback (grpc/grpc issue 25364).
+One, because ``grpc.aio`` has one queue of events in a process, which every loop that uses it empties for all: an
+event for a server whose loop is closed already ends as a traceback on standard error, from whichever loop is left.
 """
 
 import asyncio
@@ -13,6 +13,9 @@ from typing import Any
 import grpc.aio
 
 from thinwire.wire.endpoint import host_and_port, joined
+
+LAST_SECONDS = 2.0
+"""For calls that a stopped server cut off to end: gRPC prints a traceback for each that the loop has to cancel."""
 
 Leave = Callable[[], Awaitable[None]]
 
@@ -32,7 +35,13 @@ class _LoopThread:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
-            runner.run(self._over.wait())
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        await self._over.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=LAST_SECONDS)
 
 
 class _Shared:

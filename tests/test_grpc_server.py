@@ -1,6 +1,8 @@
 """All gRPC servers of a process live in one event loop, which is there while one of them is."""
 
+import asyncio
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -73,3 +75,49 @@ def test_an_error_of_the_service_is_the_constructors():
     with pytest.raises(ValueError, match="no service today"):
         GrpcServer(LOOPBACK, None, [], add, stop_seconds=1.0)
     assert loops() == before
+
+
+async def for_ever(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    while True:
+        yield b"more"
+        await asyncio.sleep(0.001)
+
+
+def streaming() -> GrpcServer:
+    """A server with a stream that ends only when it is cut off."""
+
+    async def leave() -> None:
+        return
+
+    def add(into: Any) -> Leave:
+        methods = {"Watch": grpc.unary_stream_rpc_method_handler(for_ever)}
+        into.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", methods),))
+        return leave
+
+    return GrpcServer(LOOPBACK, None, [], add, stop_seconds=0.02)
+
+
+def watch(address: str, began: threading.Barrier) -> None:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_stream("/test/Watch")(b"")
+        next(call)
+        began.wait(10)
+        with pytest.raises(grpc.RpcError):
+            list(call)
+
+
+@pytest.mark.parametrize("another", [True, False], ids=["beside-another-server", "alone"])
+def test_streams_that_are_cut_off_by_the_end_leave_nothing_on_standard_error(capfd, another):
+    held = streaming() if another else None
+    for _ in range(5):
+        one, began = streaming(), threading.Barrier(5)
+        watchers = [threading.Thread(target=watch, args=(one.address, began)) for _ in range(4)]
+        for watcher in watchers:
+            watcher.start()
+        began.wait(10)
+        one.close()
+        for watcher in watchers:
+            watcher.join(10)
+    if held is not None:
+        held.close()
+    assert "Traceback" not in capfd.readouterr().err
