@@ -3,22 +3,21 @@
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from thinwire.partition import Scheme
 from thinwire.random import Key
-from thinwire.tasks.base import Examples, Task
-from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from thinwire.tasks.classification import check_fractions, hold_out
 from thinwire.tasks.examples import TensorExamples
+from thinwire.tasks.labelled import LabelledTask
 
 PIXELS, CLASSES, LEVELS = 64, 10, 16
 
 
 @dataclass(frozen=True)
-class Digits(Task):
+class Digits(LabelledTask):
     """1,797 handwritten digits of 8x8 pixels and a multilayer perceptron."""
 
     name: ClassVar[str] = "digits"
@@ -49,38 +48,9 @@ class Digits(Task):
             layers += [nn.Dropout(self.dropout)] if self.dropout else []
         return nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
 
-    def train_examples(self, partition: int, partitions: int, seed: int) -> Examples:
-        """A client's share; images float32 in [0, 1] of shape (n, 64), labels int64."""
-        return self._own(partition, partitions, seed)[0]
-
-    def test_examples(self) -> Examples:
-        """The server's held-out share, the same in every run."""
-        return self._split()[1]
-
-    def client_test_examples(self, partition: int, partitions: int, seed: int) -> Examples | None:
-        """The client's own held-out share; None when ``client_test_fraction`` is 0."""
-        return self._own(partition, partitions, seed)[1]
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Mean cross-entropy."""
-        return cross_entropy(model, batch)
-
-    def evaluate(self, model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
-        """Loss and accuracy."""
-        return evaluate_classifier(model, examples, device)
-
-    @property
-    def _scheme(self) -> Scheme:
-        return Scheme(self.partition, self.alpha, self.shards, self.minimum, self.drawn)
-
-    def _split(self) -> tuple[TensorExamples, TensorExamples]:
+    def _sets(self) -> tuple[TensorExamples, TensorExamples]:
+        """Images float32 in [0, 1] of shape (n, 64), labels int64; a share is held out for the server."""
         return _split_digits(self.test_fraction)
-
-    def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
-        own = share(self._split()[0], self._scheme, partition, partitions, seed)
-        if not self.client_test_fraction:
-            return own, None
-        return hold_out(own, self.client_test_fraction, Key(seed, "digits/client test", client=partition))
 
 
 @lru_cache(maxsize=4)

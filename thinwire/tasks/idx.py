@@ -3,24 +3,23 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from thinwire.errors import ConfigError
-from thinwire.partition import Scheme
 from thinwire.random import Key
-from thinwire.tasks.base import Examples, Task
-from thinwire.tasks.classification import check_fractions, cross_entropy, evaluate_classifier, hold_out, share
+from thinwire.tasks.classification import check_fractions, hold_out
 from thinwire.tasks.examples import TensorExamples
 from thinwire.tasks.idx_files import find_pairs, read_pair
+from thinwire.tasks.labelled import LabelledTask
 
 TEST_SETS = ("t10k", "test")
 
 
 @dataclass(frozen=True)
-class IdxImages(Task):
+class IdxImages(LabelledTask):
     """Images and labels from a folder of IDX files, and two convolutions with a linear layer."""
 
     name: ClassVar[str] = "idx"
@@ -59,38 +58,8 @@ class IdxImages(Task):
         pixels = (self.size[0] // 4) * (self.size[1] // 4)
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * pixels, self.classes))
 
-    def train_examples(self, partition: int, partitions: int, seed: int) -> Examples:
-        """A client's share; images uint8 of shape (n, height, width), labels int64."""
-        return self._own(partition, partitions, seed)[0]
-
-    def test_examples(self) -> Examples:
-        """The test set, or the held-out share of the only set."""
-        return self._sets()[1]
-
-    def client_test_examples(self, partition: int, partitions: int, seed: int) -> Examples | None:
-        """The client's own held-out share; None when ``client_test_fraction`` is 0."""
-        return self._own(partition, partitions, seed)[1]
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Mean cross-entropy."""
-        return cross_entropy(model, batch)
-
-    def evaluate(self, model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
-        """Loss and accuracy."""
-        return evaluate_classifier(model, examples, device)
-
-    @property
-    def _scheme(self) -> Scheme:
-        return Scheme(self.partition, self.alpha, self.shards, self.minimum, self.drawn)
-
-    def _own(self, partition: int, partitions: int, seed: int) -> tuple[TensorExamples, TensorExamples | None]:
-        own = share(self._sets()[0], self._scheme, partition, partitions, seed)
-        if not self.client_test_fraction:
-            return own, None
-        return hold_out(own, self.client_test_fraction, Key(seed, "idx/client test", client=partition))
-
     def _sets(self) -> tuple[TensorExamples, TensorExamples]:
-        """(train, test), checked against ``size`` and ``classes``."""
+        """Images uint8 of shape (n, height, width), labels int64, checked against ``size`` and ``classes``."""
         folder = Path(self.path).expanduser().absolute()
         sets = _read_folder(folder, self.test_fraction)
         for examples in sets:
