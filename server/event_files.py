@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from server.metrics import OWN
+from server.totals import OWN
 from thinwire.config import to_toml
 from thinwire.errors import ConfigError
 
@@ -59,6 +59,8 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     }
     if both:
         found["bytes/ratio"] = row["dense_bytes"] / both
+    if "simulated_seconds" in row:
+        found["round/simulated_seconds"] = row["simulated_seconds"]
     if "downlink_error" in row:
         found["compression_error/downlink"] = row["downlink_error"]
     for name, value in row["train"].items():

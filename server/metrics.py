@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 import thinwire
 from server.metric_families import Connected, Families
 from server.timed_store import TimedStore
+from server.totals import OWN
 from strategies.store import Store
 from thinwire.run_config import RunConfig
 
@@ -18,11 +19,6 @@ MOST_CLIENTS = 50
 MOST_TASK_METRICS = 32
 """Clients name what they measure; so many names become label values."""
 ALL = "all"
-OWN = frozenset({
-    "round", "attempt", "seconds", "uplink_bytes", "downlink_bytes", "dense_bytes", "asked", "replied",
-    "client_bytes", "client_seconds", "train", "downlink_error", "time",
-})  # fmt: skip
-"""Fields of a row that the server itself counted; any other is a metric of an evaluation."""
 OUTCOMES = {"client-error": "failed", "hostile": "hostile", "client-lacks": "declined"}
 FAILURES = frozenset({
     "client-error", "client-lacks", "hostile", "reset", "refused", "round-repeated", "fleet-refused", "fleet-rejected",

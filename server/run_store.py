@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server import run_lock
-from server.run_store_rows import rows
+from server.run_store_rows import LARGEST, rows
 from server.run_store_schema import NAME, OLD_EVENTS, OLD_METRICS, VERSION, migrate, version
 from thinwire.errors import ConfigError
 
@@ -105,26 +105,28 @@ class StoredRun:
         return {**found, "loss": row[7], "accuracy": row[8], "time": row[9]}
 
     def events(
-        self, after: int = 0, kinds: Sequence[str] | None = None, limit: int | None = None
+        self, after: int = 0, kinds: Sequence[str] | None = None, limit: int | None = None, *, rounds: bool = False
     ) -> list[dict[str, Any]]:
         """The events beyond a sequence number, ascending: their fields, "sequence", "time" and "event".
 
-        ``kinds``: these only; "round" among them gives the rows of the rounds in their places. ``limit``: the first
-        so many, or the last so many where it is negative.
+        ``kinds``: these only. ``rounds``, or "round" among the kinds: the rows of the rounds in their places, too.
+        ``limit``: the first so many, or the last so many where it is negative.
         """
+        last = -limit if limit is not None and limit < 0 else -1  # of each sort; none for SQL where it is negative
         with _reading(self.path) as connection:
             found = connection.execute(
-                "SELECT sequence, time, event, fields FROM events WHERE sequence > ? ORDER BY sequence", (after,)
+                "SELECT sequence, time, event, fields FROM events WHERE sequence > ?1 AND (?2 IS NULL OR event IN "
+                "(SELECT value FROM json_each(?2))) ORDER BY sequence DESC LIMIT ?3",
+                (after, None if kinds is None else json.dumps(list(kinds)), last),
             )
             events = [
                 {**json.loads(fields), "sequence": sequence, "time": time, "event": event}
                 for sequence, time, event, fields in found
-                if kinds is None or event in kinds
             ]
-            if kinds is not None and "round" in kinds:
-                told = [{**row, "sequence": number, "event": "round"} for number, row in rows(connection)]
-                events += [row for row in told if row["sequence"] > after]
-                events.sort(key=lambda event: int(event["sequence"]))
+            if rounds or (kinds is not None and "round" in kinds):
+                told = rows(connection, _before(connection, after, last))
+                events += [{**row, "sequence": number, "event": "round"} for number, row in told if number > after]
+        events.sort(key=lambda event: int(event["sequence"]))
         if limit is None:
             return events
         return events[:limit] if limit >= 0 else events[limit:]
@@ -172,6 +174,13 @@ def holds_record(path: Path) -> bool:
 def read_rounds(path: Path) -> list[dict[str, Any]]:
     """The rounds that a run directory's record holds, in order, each once; none where there is no record."""
     return open_run(path).rounds() if holds_record(path) else []
+
+
+def _before(connection: sqlite3.Connection, after: int, last: int) -> int:
+    """The round before those beyond a sequence number, or before the ``last`` of them where that is not negative."""
+    query = "SELECT min(round) FROM (SELECT round FROM rounds WHERE sequence > ? ORDER BY round DESC LIMIT ?)"
+    lowest = connection.execute(query, (after, last)).fetchone()[0]
+    return LARGEST if lowest is None else int(lowest) - 1
 
 
 @contextmanager

@@ -1,13 +1,16 @@
-"""Who calls the control service: an operator's certificate, or anybody on this machine."""
+"""Who calls the control service: an operator's certificate, or without TLS whoever can read the run directory."""
 
+import hmac
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from thinwire.certificates import Shown, revoked_serials
 from thinwire.errors import ConfigError
 from thinwire.wire.endpoint import host_and_port, is_loopback
+from thinwire.wire.operator import TOKEN_KEY
 
 LOCAL = "local"
 """The name of who asks without TLS, on this machine."""
@@ -43,12 +46,27 @@ class ControlOptions:
 
 
 class NotAnOperator(Exception):  # noqa: N818  an answer, not an error
-    """Why a caller may not command; one line."""
+    """Why a caller may not command; one line, and the gRPC status that goes with it."""
+
+    def __init__(
+        self, text: str, status: Literal["PERMISSION_DENIED", "UNAUTHENTICATED"] = "PERMISSION_DENIED"
+    ) -> None:
+        super().__init__(text)
+        self.status = status
 
 
-def caller(options: ControlOptions, shown: Mapping[str, Sequence[bytes]]) -> str:
-    """The operator's name by the certificate that gRPC has verified. Raises NotAnOperator."""
+def caller(
+    options: ControlOptions,
+    token: str,
+    shown: Mapping[str, Sequence[bytes]],
+    metadata: Iterable[tuple[str, str | bytes]],
+) -> str:
+    """The operator's name by the certificate that gRPC has verified, or LOCAL for who has the token.
+
+    Raises NotAnOperator. Without TLS anybody on this machine can call; who has the token can read ``control.json``.
+    """
     if not options.tls:
+        _check_token(token, metadata)
         return LOCAL
     pems = shown.get("x509_pem_cert", [])
     try:
@@ -66,3 +84,15 @@ def caller(options: ControlOptions, shown: Mapping[str, Sequence[bytes]]) -> str
             "(thinwire certs operator NAME)"
         )
     return certificate.name
+
+
+def _check_token(token: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Raises NotAnOperator, in a time that says nothing about the token."""
+    found = [value for key, value in metadata if key == TOKEN_KEY]
+    shown = found[0] if found else ""
+    if not token or not hmac.compare_digest(shown if isinstance(shown, bytes) else shown.encode(), token.encode()):
+        what = "a wrong token" if found else "no token"
+        raise NotAnOperator(
+            f"{what}: name the run directory, whose control.json holds the token, or set THINWIRE_OPERATOR_TOKEN to it",
+            "UNAUTHENTICATED",
+        )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 from typing import Any
 
 import grpc
@@ -18,6 +19,8 @@ from thinwire.wire.operator import CONTROL
 
 MOST_REQUEST_BYTES = 64 << 10
 """Of one message from a caller."""
+
+TOKEN_BYTES = 32  # of randomness
 
 MOST_CALLS = 64
 """Calls at once, watchers included."""
@@ -43,9 +46,10 @@ class ControlListener:
     def __init__(self, control: Control, options: ControlOptions) -> None:
         """Listens when it returns. Raises ConfigError where it cannot."""
         self._path = control.facts.folder / CONTROL
-        self._server = _listen(control, options)
+        token = "" if options.tls else secrets.token_urlsafe(TOKEN_BYTES)
+        self._server = _listen(control, options, token)
         try:
-            self._write(options.tls, control.facts.run)
+            self._write(options.tls, control.facts.run, token)
         except OSError as error:
             self.close()
             raise ConfigError(f"cannot write {self._path}: {error.strerror}; free some space") from None
@@ -61,19 +65,19 @@ class ControlListener:
             self._path.unlink(missing_ok=True)
         self._server.close()
 
-    def _write(self, tls: bool, run: str) -> None:
-        """The file for programs on this machine; only its owner may read it."""
-        text = json.dumps({"address": self.address, "pid": os.getpid(), "tls": tls, "run": run})
+    def _write(self, tls: bool, run: str, token: str) -> None:
+        """The file for programs on this machine; only its owner may read it, and the token in it."""
+        found = {"address": self.address, "pid": os.getpid(), "tls": tls, "run": run, "token": token}
         aside = self._path.with_name(f".{CONTROL}.{os.getpid()}")
         aside.unlink(missing_ok=True)
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text + "\n")
+            file.write(json.dumps(found) + "\n")
         aside.replace(self._path)
 
 
-def _listen(control: Control, options: ControlOptions) -> GrpcServer:
+def _listen(control: Control, options: ControlOptions, token: str) -> GrpcServer:
     def add(server: Any) -> Leave:
-        service = OperatorService(control, options)
+        service = OperatorService(control, options, token)
         add_OperatorServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         return service.end
 

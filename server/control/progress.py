@@ -30,13 +30,12 @@ class Progress:
         """``rows``: the rounds of earlier processes; they count as far as the run has kept them."""
         self.connected: Callable[[], set[str]] = set  # the names of the clients that are connected
         self.helm: Helm | None = None
-        self._rows = list(rows)
-        self._tally = Tally()
+        self._rows = list(rows)  # until the run is open
+        self._tally = Tally.of(self._rows)
         self._lock = threading.RLock()
         self._attempt = 0
         self._asked: tuple[int, ...] = ()
-        self._replied: list[int] = []
-        self._started = time.monotonic()
+        self._replied: set[int] = set()
         self._round_began: float | None = None
         self._seen: dict[str, float] = {}  # client -> seconds since 1970
         self._addresses: dict[str, str] = {}
@@ -44,8 +43,8 @@ class Progress:
 
     @property
     def round(self) -> int:
-        """Rounds decided."""
-        return 0 if self.helm is None else self.helm.version
+        """Rounds decided; those that are recorded, as long as the run is not open."""
+        return self._tally.run.rounds if self.helm is None else self.helm.version
 
     @property
     def is_open(self) -> bool:
@@ -53,11 +52,11 @@ class Progress:
         return bool(self._asked)
 
     def open(self, helm: Helm) -> None:
-        """The run is there; its earlier rounds count."""
+        """The run is there; its earlier rounds count, but those beyond it that a lost journal has undone."""
         with self._lock:
-            for row in self._rows:
-                if row["round"] <= helm.version:
-                    self._tally.add(row)
+            kept = [row for row in self._rows if row["round"] <= helm.version]
+            if len(kept) < len(self._rows):
+                self._tally = Tally.of(kept)
             self._rows, self.helm = [], helm
             while self._failures:
                 self.fail(self._failures.popleft())
@@ -67,20 +66,19 @@ class Progress:
         with self._lock:
             if attempt == 0 or self._round_began is None:
                 self._round_began = time.monotonic()
-            self._attempt, self._asked, self._replied = attempt, tuple(clients), []
+            self._attempt, self._asked, self._replied = attempt, tuple(clients), set()
 
     def replied(self, client: int) -> None:
         """An answer was accepted."""
         with self._lock:
-            if client not in self._replied:
-                self._replied.append(client)
+            self._replied.add(client)
             if self.helm is not None:
                 self._seen[self.helm.clients[client].name] = time.time()
 
     def decided(self) -> None:
         """The attempt is over."""
         with self._lock:
-            self._asked, self._replied = (), []
+            self._asked, self._replied = (), set()
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> None:
         """What the run records; from any thread."""
@@ -88,6 +86,8 @@ class Progress:
         with self._lock:
             if kind == "round":
                 self._tally.add(fields)
+                if self.helm is None:
+                    self._rows.append(fields)
             elif isinstance(client, str) and client:
                 self._note(kind, client, fields)
 
@@ -115,7 +115,7 @@ class Progress:
         """What is known here of where the run stands; the caller fills in the rest."""
         connected = self.connected()
         with self._lock:
-            helm, tally = self.helm, self._tally
+            helm, totals = self.helm, self._tally.run
             names = [] if helm is None else [client.name for client in helm.clients]
             began = self._round_began if self._asked else None
             return Status(
@@ -124,13 +124,14 @@ class Progress:
                 asked=[names[index] for index in self._asked],
                 replied=[names[index] for index in sorted(self._replied)],
                 round_seconds=0.0 if began is None else time.monotonic() - began,
-                seconds=time.monotonic() - self._started,
+                seconds=totals.seconds,
                 clients=sum(client.ban is None for client in ([] if helm is None else helm.clients)),
                 connected=len(connected),
-                uplink_bytes=tally.uplink_bytes,
-                downlink_bytes=tally.downlink_bytes,
-                dense_bytes=tally.dense_bytes,
-                metrics=tally.metrics,
+                uplink_bytes=totals.uplink_bytes,
+                downlink_bytes=totals.downlink_bytes,
+                dense_bytes=totals.dense_bytes,
+                dense_uplink_bytes=round(totals.dense_uplink_bytes),
+                metrics=totals.last,
             )
 
     def clients(self) -> list[Client]:

@@ -29,9 +29,11 @@ T = TypeVar("T")
 class OperatorService(OperatorServiceServicer):
     """Lives in one event loop; everything that it calls returns soon."""
 
-    def __init__(self, control: Control, options: ControlOptions) -> None:
+    def __init__(self, control: Control, options: ControlOptions, token: str) -> None:
+        """``token``: what callers without TLS must show."""
         self._control = control
         self._options = options
+        self._token = token
         self._loop = asyncio.get_running_loop()
         self._news: set[asyncio.Event] = set()
         self._over = False
@@ -131,10 +133,10 @@ class OperatorService(OperatorServiceServicer):
     async def _operator(self, context: Any) -> str:
         """The caller's name; ends the call for anybody else."""
         try:
-            return caller(self._options, context.auth_context())
+            return caller(self._options, self._token, context.auth_context(), context.invocation_metadata() or ())
         except NotAnOperator as refusal:
             log.warning("%s: %s", context.peer(), refusal)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+            await context.abort(getattr(grpc.StatusCode, refusal.status), str(refusal))
             raise
 
     async def _done(self, context: Any, ask: Callable[[str], "str | Future[str]"], what: str = "") -> messages.Done:

@@ -1,9 +1,11 @@
 """What clients and the whole run have come to, by the rows of the rounds."""
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from server.totals import Totals
 
 RECENT = 20  # answers over which a client's mean time is taken
 FAILURES = ("client-error", "hostile", "client-lacks", "refused", "reset", "banned")
@@ -32,18 +34,20 @@ class ClientTally:
 class Tally:
     """All of them, and the totals of the run."""
 
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    dense_bytes: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    run: Totals = field(default_factory=Totals)
     clients: dict[int, ClientTally] = field(default_factory=lambda: defaultdict(ClientTally))
 
+    @staticmethod
+    def of(rows: Iterable[Mapping[str, Any]]) -> "Tally":
+        """Of so many rounds."""
+        tally = Tally()
+        for row in rows:
+            tally.add(row)
+        return tally
+
     def add(self, row: Mapping[str, Any]) -> None:
-        """One round; the fields of a row that are no numbers of the round itself are an evaluation's metrics."""
-        self.uplink_bytes += row["uplink_bytes"]
-        self.downlink_bytes += row["downlink_bytes"]
-        self.dense_bytes += row["dense_bytes"]
-        self._note_metrics(row)
+        """One round."""
+        self.run.add_row(row)
         replied = set(row["replied"])
         for index in row["asked"]:
             client = self.clients[index]
@@ -63,25 +67,3 @@ class Tally:
         if round and round < client.failed_in:
             return
         client.last_failure, client.failed_in = (f"round {round}: " if round else "") + detail[:1000], round
-
-    def _note_metrics(self, row: Mapping[str, Any]) -> None:
-        found = {
-            str(name): float(value)
-            for name, value in row.items()
-            if name not in ROW and isinstance(value, (int, float)) and not isinstance(value, bool)
-        }
-        self.metrics = found or self.metrics
-
-
-ROW = frozenset(
-    {"time", "sequence", "round", "attempt", "seconds", "uplink_bytes", "downlink_bytes", "dense_bytes"}
-) | {
-    "asked",
-    "replied",
-    "client_bytes",
-    "client_seconds",
-    "train",
-    "downlink_error",
-    "simulated_seconds",
-}
-"""The numbers of a round itself."""

@@ -94,10 +94,15 @@ def test_a_stopped_run_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -
         assert server.strategy.stopped
         assert not (tmp_path / "control.json").exists()
         decided = server.strategy.coordinator.ledger.replicated.version
+        before = sum(row["seconds"] for row in server.folder.rounds())
     with running(tmp_path) as (server, operator):
+        assert operator.status().round >= decided  # also before it is opened again
         status = wait_for(lambda: (s := operator.status()).round > decided and s, "round after the resume")
         assert server.strategy.resumed_rounds == 0
         assert status.uplink_bytes > 0
+        rows = server.folder.rounds()[: status.round]
+        assert status.seconds == pytest.approx(sum(row["seconds"] for row in rows))  # of both processes
+        assert status.seconds > before
         assert all(client.asked >= decided for client in operator.clients())
 
 
@@ -247,11 +252,16 @@ def test_a_request_over_the_limit_is_refused(held: Operator) -> None:
         held.change({"x" * 70_000: "1"})
 
 
+def one_more_of(held: Operator) -> Operator:
+    """Another connection to the same server."""
+    return Operator.of_run(Path(held.status().run_directory))
+
+
 def test_more_watchers_than_allowed_are_sent_away(held: Operator) -> None:
     with ExitStack() as stack:
         for _ in range(MOST_WATCHERS):  # each over a connection of its own
-            watcher = stack.enter_context(Operator(held.address)).watch(0)
+            watcher = stack.enter_context(one_more_of(held)).watch(0)
             assert next(watcher).sequence >= 1
             stack.callback(watcher.close)
-        with Operator(held.address) as one_more, pytest.raises(ConfigError, match="16 watch this run already"):
+        with one_more_of(held) as one_more, pytest.raises(ConfigError, match="16 watch this run already"):
             next(one_more.watch(0))

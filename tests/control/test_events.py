@@ -107,7 +107,7 @@ def test_the_tally_counts_what_a_client_was_asked_answered_and_failed_in() -> No
     tally.add({**row, "round": 1, "asked": [0, 2], "replied": [0, 2], "client_bytes": {"0": [4, 3]}, "loss": 0.5})
     tally.fail(2, 2, "its gradient is not finite")
     tally.add({**row, "round": 2, "asked": [0, 1, 2], "replied": [0], "client_seconds": {"0": 0.25}})
-    assert (tally.uplink_bytes, tally.dense_bytes, tally.metrics) == (18, 160, {"loss": 0.5})
+    assert (tally.run.uplink_bytes, tally.run.dense_bytes, tally.run.last) == (18, 160, {"loss": 0.5})
     first, second, third = (tally.clients[index] for index in range(3))
     assert (first.asked, first.replied, first.uplink_bytes, first.mean_seconds) == (2, 2, 4, 0.25)
     assert (second.asked, second.replied, second.last_failure) == (1, 0, "round 2: no answer in time")

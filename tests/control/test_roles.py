@@ -1,8 +1,8 @@
-"""Who may command: an operator's certificate over mutual TLS, or anybody on this machine where there is none."""
+"""Who may command: an operator's certificate over mutual TLS, or where there is none the run's own user."""
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,14 +121,67 @@ def test_whoever_shows_no_certificate_or_anothers_gets_no_connection(
 def test_where_the_server_asks_for_no_certificates_it_listens_on_this_machine_only(tmp_path: Path) -> None:
     with (
         listening(tmp_path, ControlOptions("127.0.0.1:0")) as (listener, recorded),
-        Operator(listener.address) as local,
+        Operator.of_run(tmp_path) as local,
     ):
+        assert listener.address.startswith("127.0.0.1:")
         local.stop()
         assert recorded == [("stopping", {"by": "local", "round": 0})]
     with pytest.raises(ConfigError, match=r"server.control = '0.0.0.0:0' is beyond this machine"):
         ControlOptions("0.0.0.0:0")
     with pytest.raises(ConfigError, match=r"192.0.2.1:9000 is beyond this machine"):
         Operator("192.0.2.1:9000")
+
+
+CALLS: list[Callable[[Operator], Any]] = [
+    Operator.status,
+    Operator.clients,
+    Operator.pause,
+    Operator.resume,
+    Operator.stop,
+    Operator.checkpoint,
+    lambda one: next(one.watch()),
+    lambda one: one.drain("ann"),
+    lambda one: one.ban("ann"),
+    lambda one: one.change({"rounds": "3"}),
+]
+
+
+def test_without_tls_nobody_is_heard_but_who_has_the_token(tmp_path: Path) -> None:
+    with listening(tmp_path, ControlOptions()) as (listener, recorded):
+        found = ControlFile.find(tmp_path)
+        assert found is not None
+        for token, fault in (("", "no token"), ("x" * 43, "a wrong token"), (found.token[:-1], "a wrong token")):
+            for call in CALLS:
+                with Operator(listener.address, token=token) as other, pytest.raises(ConfigError) as caught:
+                    call(other)
+                assert str(caught.value).startswith(f"{fault}: name the run directory, whose control.json")
+        assert recorded == []
+        with Operator(listener.address) as nobody, pytest.raises(grpc.RpcError) as refused:
+            nobody._stub.GetStatus(messages.GetStatusRequest(), timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with Operator(listener.address, token=found.token) as local:
+            assert local.status().run == RUN
+
+
+def test_every_process_has_a_token_of_its_own_and_one_with_certificates_none(
+    tmp_path: Path, mutual: Any, authority: Authority
+) -> None:
+    tokens = []
+    for _ in range(2):
+        with listening(tmp_path, ControlOptions()):
+            found = ControlFile.find(tmp_path)
+            assert found is not None
+            tokens.append(found.token)
+    assert len(set(tokens)) == 2
+    listener, _ = mutual
+    certified = ControlFile.find(listener._path.parent)
+    assert certified is not None
+    assert (certified.tls, certified.token) == (True, "")
+
+
+def test_a_token_that_cannot_be_one_is_named() -> None:
+    with pytest.raises(ConfigError, match="THINWIRE_OPERATOR_TOKEN is no token"):
+        Operator("127.0.0.1:1", token="line\nbreak")
 
 
 def test_the_control_file_says_where_while_the_service_is_there_and_is_its_owners_only(tmp_path: Path) -> None:
@@ -138,6 +191,8 @@ def test_the_control_file_says_where_while_the_service_is_there_and_is_its_owner
         found = ControlFile.find(tmp_path)
         assert found is not None
         assert (found.address, found.tls, found.run) == (listener.address, False, RUN)
+        assert len(found.token) == 43  # 32 bytes in base64
+        assert found.token not in repr(found)
         with Operator.of_run(tmp_path) as local:
             assert local.status().run == RUN
     assert not path.exists()

@@ -49,6 +49,19 @@ def test_every_line_says_what_it_is_about(written: Read) -> None:
     assert line["fields"] == {"detail": "slow"}
 
 
+def test_what_is_not_finite_is_null_and_no_number_of_javascript(written: Read) -> None:
+    logs.set_up(True, "info")
+    RunLog("ab12").record("round", {**ROW, "loss": float("nan"), "train": {"loss": float("inf")}})
+    (line,) = written().splitlines()
+    fields = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["fields"]
+    assert (fields["loss"], fields["train"]) == (None, {"loss": None})
+
+
+def test_a_peers_text_is_one_line_and_does_nothing_to_a_terminal() -> None:
+    said = sentence("client-error", {"client": "ann", "detail": "two\nlines, \x1b[31mred", "round": 3})
+    assert said == "client error: client ann: two\\nlines, \\x1b[31mred (round 3)"
+
+
 def test_whatever_is_written_to_standard_error_is_a_line_of_the_log(written: Read) -> None:
     logs.set_up(True, "info")
     sys.stderr.write("listening on ")

@@ -15,8 +15,9 @@ import thinwire.flower  # noqa: F401  first, for it silences what typer's and fl
 # isort: split
 from server.run_directory import RunDirectory
 from server.run_store import open_run
+from thinwire.cli.commanding import clients_table
 from thinwire.cli.run_view import RunView, of_message, told
-from thinwire.cli.standing import standing, stored_fields, table
+from thinwire.cli.standing import dense_of, standing, stored_fields, table
 from thinwire.cli.watch_page import Page, sparkline
 from thinwire.cli.watching import Watched, follow
 from thinwire.cli.whereabouts import Whereabouts, newest, run_directories
@@ -155,12 +156,14 @@ def test_the_picture_fits_the_window(view: RunView, size: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("width", [56, 80, 100])
 def test_a_narrow_window_keeps_the_bar_and_what_is_left(view: RunView, width: int) -> None:
-    view.status |= {"round": 500_000, "rounds": 1_000_000, "seconds": 108.0}
+    view.status |= {"state": "running", "round": 500_000, "rounds": 1_000_000, "seconds": 108.0}
     for place, one in enumerate(view.rows):
         one["time"] = 100 + 0.05 * place  # 1200.0 a minute
     line = next(line for line in drawn(Page(view), width, 24).splitlines() if line.startswith("rounds"))
     assert line.split()[1].strip("━╸╺") == ""
     assert line.rstrip().endswith(" left")
+    view.status |= {"state": "killed"}
+    assert " left" not in drawn(Page(view), width, 24)  # nobody knows when
 
 
 def test_rounds_that_are_decided_again_take_the_place_of_the_first(view: RunView) -> None:
@@ -182,7 +185,62 @@ def test_a_sparkline_is_as_wide_as_it_may_be() -> None:
     assert len(sparkline([float(value) for value in range(1_000)], 32)) == 32
 
 
+ODD = "[/red] and [bold]x"  # what rich takes for its markup
+
+
+def test_names_of_peers_and_folders_are_shown_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "[" / "red]"
+    with RunDirectory(path) as folder:
+        folder.write_config(to_options(RunConfig.of({"rounds": ROUNDS, "clients": 2})))
+        roster = [{"name": name, "weight": 0.5, "examples": 9} for name in (ODD, "b")]
+        folder.record("roster", {"run": "ab" * 16, "clients": roster})
+        folder.record("round", row(1))
+        folder.record("client-error", {"client": ODD, "detail": ODD, "round": 1})
+    found = {**standing(at(path)), "source": "server", "asked": [ODD], "metrics": {ODD: 1.0}}
+    status = drawn(table(found), 300)
+    assert f"waiting for {ODD}" in status
+    assert str(path) in status
+    assert any(line.startswith(ODD) for line in drawn(clients_table(open_run(path).clients()), 300).splitlines())
+    watched = Watched(at(path))
+    view = watched.look()
+    watched.close()
+    view.status = found
+    picture = drawn(Page(view), 300, 40)
+    assert f"waiting for {ODD}" in picture
+    assert f"client error: client {ODD}: {ODD}" in picture
+    assert sum(line.startswith(ODD) for line in picture.splitlines()) == 2  # the metric, and the client
+
+
+def test_who_did_not_answer_has_saved_nothing(run: Path) -> None:
+    with RunDirectory(run) as folder:
+        folder.record("round", {**row(ROUNDS + 1), "replied": [0], "dense_bytes": 450_000})
+    found = standing(at(run))
+    up, down = 300_000 * ROUNDS + 150_000, 300_000 * (ROUNDS + 1)
+    assert dense_of(found) == (up, down)
+    assert f"{up / (3_000 * (ROUNDS + 1)):.1f} x fewer" in drawn(table(found))
+
+
 # -- where a run is ----------------------------------------------------------------------------------------------
+
+
+def test_of_a_server_that_would_not_listen_the_record_is_shown_and_why_is_said(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunDirectory(run) as folder:
+        folder.write_config(to_options(RunConfig.of({"rounds": ROUNDS, "clients": 2})))
+        control = run / "control.json"
+        control.write_text(json.dumps({"address": "127.0.0.1:1", "pid": 1, "tls": True, "run": "ab" * 16}))
+        assert standing(at(run))["source"] == "record"
+        said = capsys.readouterr().err
+        assert said.startswith(f"the server of {run} wants an operator's certificate")
+        assert said.endswith(": this is its record\n")
+        watched = Watched(at(run))
+        assert "wants an operator's certificate" in drawn(Page(watched.look()), 200)
+        assert capsys.readouterr().err == ""  # not at every look
+        watched.close()
+        control.unlink()
+    assert standing(at(run))["state"] == "killed"
+    assert capsys.readouterr().err == ""
 
 
 def test_the_newest_run_is_taken_and_offered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,5 +270,7 @@ def test_a_server_that_does_not_answer_is_said() -> None:
         list(follow(at(None, "127.0.0.1:1"), 0))
 
 
-def test_a_run_before_its_first_round_has_a_status(run: Path) -> None:
-    assert stored_fields(open_run(run), [])["round"] == 0
+def test_a_run_before_its_first_round_has_a_status(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as folder:
+        folder.write_config(to_options(RunConfig.of({"rounds": ROUNDS})))
+    assert stored_fields(open_run(tmp_path))["round"] == 0

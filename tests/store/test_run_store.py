@@ -87,6 +87,18 @@ def test_rounds_beyond_the_one_that_a_run_resumes_from_are_undone(tmp_path):
     assert open_run(tmp_path).clients()[0]["asked"] == 3
 
 
+def test_the_last_records_are_read_without_those_before_them(tmp_path):
+    run = open_run(recorded(tmp_path))
+    everything = run.events(rounds=True)
+    assert [event["sequence"] for event in everything] == sorted(event["sequence"] for event in everything)
+    assert {event["event"] for event in everything} >= {"round", "roster", "refused"}
+    for last in range(1, len(everything) + 2):
+        assert run.events(limit=-last, rounds=True) == everything[-last:]
+    for place, event in enumerate(everything):
+        assert run.events(event["sequence"], rounds=True) == everything[place + 1 :]
+        assert run.events(event["sequence"], limit=-2, rounds=True) == everything[place + 1 :][-2:]
+
+
 def test_later_rounds_are_read_alone(tmp_path):
     assert plain(open_run(recorded(tmp_path)).rounds(after=6)) == [row(7), row(8)]
 

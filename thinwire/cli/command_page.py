@@ -33,7 +33,9 @@ Written by `python -m thinwire.cli.command_page` from the commands themselves; `
 - **Where a run is.** Commands that look at a run or steer it take a run directory; without one they take the newest
   below `runs/`, one whose server runs before any other. A run on another machine is named by `--address HOST:PORT` of
   its control service, with the operator's certificate: `--ca`, `--certificate` and `--key`, or
-  `THINWIRE_OPERATOR_ADDRESS`, `THINWIRE_OPERATOR_CA`, `THINWIRE_OPERATOR_CERTIFICATE` and `THINWIRE_OPERATOR_KEY`.
+  `THINWIRE_OPERATOR_ADDRESS`, `THINWIRE_OPERATOR_CA`, `THINWIRE_OPERATOR_CERTIFICATE` and `THINWIRE_OPERATOR_KEY`. A
+  server without TLS is commanded by its own user: the token is in the run directory's `control.json`, which is read
+  where a run directory is named; with an address alone it is wanted as `THINWIRE_OPERATOR_TOKEN`.
 - **Configuration.** Later ones win: `--config FILE`, the environment (`THINWIRE_UPLINK__FRACTION=0.02`), flags,
   `--set uplink.fraction=0.02`. A key that does not exist is an error that names the nearest one that does.
 - **Exit codes.** 0 done, 1 the run failed, 2 the operator can fix it (one line says what), 130 interrupted.

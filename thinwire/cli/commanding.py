@@ -2,25 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thinwire.cli.whereabouts import (
-    Address,
-    Ca,
-    Certificate,
-    Json,
-    Key,
-    RunDir,
-    RunOption,
-    Whereabouts,
-)
+from thinwire.cli.fitting import print_fitting
+from thinwire.cli.whereabouts import Json, RunOption, Whereabouts, at_a_run
 from thinwire.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from thinwire.v1.operator_pb2 import Client, Done
     from thinwire.wire.operator import Operator
 
@@ -30,124 +24,102 @@ clients_app = typer.Typer(no_args_is_help=True, help="The clients of a run: list
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of clients.")]
 CLIENT_STATES = ("unknown", "connected", "absent", "drained", "banned")  # by ClientState
+SPARE_OF_CLIENTS = ("weight", "examples", "last seen", "failed")  # on a narrow terminal, in this order
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", help=f"Only these: {', '.join(CLIENT_STATES[1:-1])} or {CLIENT_STATES[-1]}. Repeatable."),
+]
 
 
-def pause(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    json_: Json = False,
-) -> None:
+@at_a_run()
+def pause(where: Whereabouts, json_: Json = False) -> None:
     """Hold a run after the open round; its clients stay connected."""
-    _told(Whereabouts.of(run, address, ca, certificate, key), lambda operator: operator.pause(), json_)
+    _told(where, lambda operator: operator.pause(), json_)
 
 
-def resume(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    json_: Json = False,
-) -> None:
+@at_a_run()
+def resume(where: Whereabouts, json_: Json = False) -> None:
     """Go on after a pause. A server that is gone is started anew: thinwire server --resume RUN_DIR."""
-    _told(Whereabouts.of(run, address, ca, certificate, key), lambda operator: operator.resume(), json_)
+    _told(where, lambda operator: operator.resume(), json_)
 
 
-def stop(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    json_: Json = False,
-) -> None:
+@at_a_run()
+def stop(where: Whereabouts, json_: Json = False) -> None:
     """End a run after the open round, with a checkpoint; thinwire server --resume RUN_DIR goes on."""
-    _told(Whereabouts.of(run, address, ca, certificate, key), lambda operator: operator.stop(), json_)
+    _told(where, lambda operator: operator.stop(), json_)
 
 
-def checkpoint(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    json_: Json = False,
-) -> None:
+@at_a_run()
+def checkpoint(where: Whereabouts, json_: Json = False) -> None:
     """Write a checkpoint after the open round."""
-    _told(Whereabouts.of(run, address, ca, certificate, key), lambda operator: operator.checkpoint(), json_)
+    _told(where, lambda operator: operator.checkpoint(), json_)
 
 
+@at_a_run(RunOption)
 def set_(
     assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="participation.fraction=0.2 ...")],
-    run: RunOption = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    where: Whereabouts,
     json_: Json = False,
 ) -> None:
     """Change keys of a run from its next round on: rounds, participation, deadlines, rates."""
     keys = dict(map(_assignment, assignments))
-    _told(Whereabouts.of(run, address, ca, certificate, key), lambda operator: operator.change(keys), json_)
+    _told(where, lambda operator: operator.change(keys), json_)
 
 
 @clients_app.command("list")
+@at_a_run()
 def list_clients(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    where: Whereabouts,
+    state: States = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     json_: Json = False,
 ) -> None:
     """The clients of a run: who is there, how fast, how many bytes; of a run that is over, from its record."""
-    where = Whereabouts.of(run, address, ca, certificate, key)
-    stored = where.stored()
+    unknown = [one for one in state or () if one not in CLIENT_STATES[1:]]
+    if unknown:
+        raise ConfigError(f"--state {unknown[0]} is unknown; choose among {', '.join(CLIENT_STATES[1:])}")
+    stored = where.record_told()
     if stored is not None:
+        if state:
+            raise ConfigError(f"--state asks the server of a run, and none answers for {where.name}")
         found = [{"state": "", "address": "", **client} for client in stored.clients()]
     else:
         with where.operator() as operator:
             found = [client_fields(client) for client in operator.clients()]
+    chosen = [client for client in found if not state or client["state"] in state]
     if json_:
-        print(json.dumps(found))
+        print(json.dumps(chosen[:limit]))
         return
-    _print_clients(found)
+    print_fitting(lambda without: clients_table(chosen[:limit], without), SPARE_OF_CLIENTS)
+    if limit is not None and len(chosen) > limit:
+        sys.stderr.write(f"{limit} of {len(chosen)} clients\n")
 
 
 @clients_app.command()
+@at_a_run(RunOption)
 def drain(
     names: Names,
+    *,
     undo: Annotated[bool, typer.Option("--undo", help="Ask them again.")] = False,
-    run: RunOption = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    where: Whereabouts,
     json_: Json = False,
 ) -> None:
     """Ask clients no more, or again with --undo; their weights and their states stay."""
-    where = Whereabouts.of(run, address, ca, certificate, key)
     for name in names:
         _told(where, _draining(name, undo), json_)
 
 
 @clients_app.command()
+@at_a_run(RunOption)
 def ban(
     names: Names,
+    *,
     reason: Annotated[str, typer.Option(help="Told to the clients, and recorded.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    run: RunOption = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    where: Whereabouts,
     json_: Json = False,
 ) -> None:
     """Put clients out of a run for good: their weights go to the others, their states are forgotten."""
-    where = Whereabouts.of(run, address, ca, certificate, key)
     if sys.stdin.isatty() and not yes:
         typer.confirm(f"put {', '.join(names)} out of the run for good?", abort=True, err=True)
     for name in names:
@@ -176,32 +148,35 @@ def client_fields(client: "Client") -> dict[str, Any]:
     }
 
 
-def _print_clients(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
+def clients_table(found: Sequence[Mapping[str, Any]], without: frozenset[str] = frozenset()) -> "Table":
+    """A line for each client; some columns may be left out."""
+    from rich.markup import escape
     from rich.table import Table
 
     from thinwire.cli.words import amount
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # nobody's terminal is too narrow
-    narrow = console.width < 100
+    words = ("client", "state")
+    names = (*words, "weight", "examples", "answered", "failed", "seconds", "up", "down", "last seen")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("client", "state"):
-        table.add_column(column, no_wrap=True)
-    more = () if narrow else ("weight", "examples")
-    for column in (*more, "answered", "failed", "seconds", "up", "down", "last seen"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for name in names:
+        if name not in without:
+            table.add_column(name, justify="left" if name in words else "right", no_wrap=True)
     for one in found:
         seconds, seen = one["mean_seconds"], one["last_seen"]
-        cells = [one["name"], one["state"]]
-        cells += [] if narrow else [f"{one['weight'] or 0:.4f}", str(one["examples"])]
-        cells += [f"{one['replied']} of {one['asked']}", str(one["failures"])]
-        cells += ["" if seconds is None else f"{seconds:.2f}"]
-        cells += [amount(one["uplink_bytes"]), amount(one["downlink_bytes"])]
-        cells += ["" if seen is None else f"{datetime.fromtimestamp(seen):%H:%M:%S}"]
-        table.add_row(*cells)
-    console.print(table)
+        cells = {
+            "client": escape(one["name"]) or f"#{one['index']}",
+            "state": one.get("state", ""),  # which only a server knows
+            "weight": "-" if one["weight"] is None else f"{one['weight']:.4f}",
+            "examples": "-" if one["examples"] is None else str(one["examples"]),
+            "answered": f"{one['replied']} of {one['asked']}",
+            "failed": str(one["failures"]),
+            "seconds": "" if seconds is None else f"{seconds:.2f}",
+            "up": amount(one["uplink_bytes"]),
+            "down": amount(one["downlink_bytes"]),
+            "last seen": "" if seen is None else f"{datetime.fromtimestamp(seen):%H:%M:%S}",
+        }
+        table.add_row(*[cells[name] for name in names if name not in without])
+    return table
 
 
 def _draining(name: str, undo: bool) -> "Command":
@@ -231,4 +206,4 @@ def _told(where: Whereabouts, command: "Command", as_json: bool) -> None:
         print(done.message)
 
 
-__all__ = ["checkpoint", "client_fields", "clients_app", "pause", "resume", "set_", "stop"]
+__all__ = ["checkpoint", "client_fields", "clients_app", "clients_table", "pause", "resume", "set_", "stop"]

@@ -70,8 +70,7 @@ def _past(folder: RunDirectory) -> Iterator[tuple[str, Recorded]]:
     if not holds_record(folder.path):
         return
     stored = open_run(folder.path)
-    kinds = {str(event["event"]) for event in stored.events(limit=-MOST_EVENTS)}
-    for event in stored.events(kinds=[*sorted(kinds), "round"], limit=-MOST_EVENTS):
+    for event in stored.events(limit=-MOST_EVENTS, rounds=True):
         fields = {name: value for name, value in event.items() if name not in ("sequence", "time", "event")}
         yield str(event["event"]), Recorded(fields, int(event["sequence"]), float(event["time"]))
 

@@ -4,7 +4,7 @@ click 8.2 and later have a help of arguments of their own, which empties that of
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 import typer
@@ -19,12 +19,17 @@ def command_line(app: typer.Typer) -> click.Command:
         callback = command.callback
         if callback is None or not any(isinstance(parameter, click.Argument) for parameter in command.params):
             continue
-        told = get_params_from_function(inspect.unwrap(callback))
+        told = get_params_from_function(inspect.unwrap(callback, stop=_says_its_options))
         for parameter in command.params:
             info = told[parameter.name].default if parameter.name in told else None
             if isinstance(parameter, click.Argument) and isinstance(info, ArgumentInfo):
                 parameter.help = info.help
     return found
+
+
+def _says_its_options(callback: Callable[..., object]) -> bool:
+    """Whether a wrapper has other options than what it wraps."""
+    return hasattr(callback, "__signature__")
 
 
 def _commands(command: click.Command) -> Iterator[click.Command]:

@@ -137,4 +137,5 @@ def _tell(paths: Sequence[Path], more: dict[str, Any], as_json: bool) -> None:
         print(json.dumps({"files": files, **more}))
         return
     for file in files:
-        Console().print(f"{file['path']}  {file['bytes'] / 1000:.0f} kB", highlight=False, soft_wrap=True)
+        line = f"{file['path']}  {file['bytes'] / 1000:.0f} kB"
+        Console().print(line, highlight=False, soft_wrap=True, markup=False)

@@ -7,7 +7,6 @@ gRPC) speak up from warnings on only.
 import functools
 import inspect
 import io
-import json
 import logging
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
+from server.run_store_rows import as_json as text_of
 from thinwire.errors import ConfigError
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -151,12 +151,12 @@ class JsonLine(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         if fields:
             line["fields"] = _bounded(fields)
-        return json.dumps(line, default=str)
+        return text_of(line)
 
 
 def _bounded(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields, without those that would make a line too long."""
-    sizes = {name: len(json.dumps(value, default=str)) for name, value in fields.items()}
+    sizes = {name: len(text_of(value)) for name, value in fields.items()}
     if sum(sizes.values()) <= MOST_FIELDS_BYTES:
         return fields
     small = {name: value for name, value in fields.items() if sizes[name] <= MOST_FIELDS_BYTES // 64}

@@ -1,63 +1,19 @@
 """What a person sees of a run: progress while it runs, a table at the end."""
 
-import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from server.totals import Totals
 from thinwire.cli import logs
 from thinwire.cli.words import amount, duration, times
 
 if TYPE_CHECKING:
     from strategies.coordinator import Decided  # with torch, which would keep the tables of runs waiting
-
-
-@dataclass
-class Totals:
-    """Sums over a run."""
-
-    rounds: int = 0
-    seconds: float = 0.0
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    dense_bytes: int = 0
-    dense_uplink_bytes: float = 0.0  # the part of the answers that came
-    asked: int = 0
-    simulated_seconds: float | None = None  # of the simulated clock, where there is one
-    last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
-
-    def add(self, decided: "Decided", metrics: Mapping[str, float]) -> None:
-        """One more round."""
-        self.rounds = decided.round
-        self.seconds += decided.seconds
-        self.uplink_bytes += decided.uplink_bytes
-        self.downlink_bytes += decided.downlink_bytes
-        self.dense_bytes += decided.dense_bytes
-        self._add_answers(decided.dense_bytes, len(decided.asked), len(decided.replied))
-        self.asked += len(decided.asked)
-        if decided.simulated_seconds is not None:
-            self.simulated_seconds = (self.simulated_seconds or 0.0) + decided.simulated_seconds
-        self.last = {n: v for n, v in metrics.items() if math.isfinite(v)} or self.last
-
-    def add_row(self, row: Mapping[str, Any]) -> None:
-        """One more round, from the record of a run that is resumed."""
-        self.rounds = row["round"]
-        self.seconds += row["seconds"]
-        self.uplink_bytes += row["uplink_bytes"]
-        self.downlink_bytes += row["downlink_bytes"]
-        self.dense_bytes += row["dense_bytes"]
-        self._add_answers(row["dense_bytes"], len(row["asked"]), len(row["replied"]))
-        self.asked += len(row["asked"])
-        self.last = {key: row[key] for key in ("loss", "accuracy") if row.get(key) is not None} or self.last
-
-    def _add_answers(self, dense_bytes: int, asked: int, replied: int) -> None:
-        """Dense messages are as many as questions and answers; who did not answer has saved nothing."""
-        self.dense_uplink_bytes += dense_bytes * replied / max(1, asked + replied)
 
 
 class Watcher(Protocol):

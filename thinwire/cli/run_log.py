@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinwire.cli import logs
-from thinwire.cli.words import amount
+from thinwire.cli.words import amount, shown
 
 WORTH_A_WARNING = frozenset(
     {
@@ -51,13 +51,15 @@ def sentence(kind: str, fields: Mapping[str, Any]) -> str:
         replies = f"{len(fields.get('replied', ()))} of {len(fields.get('asked', ()))} clients"
         up, down = amount(fields.get("uplink_bytes", 0)), amount(fields.get("downlink_bytes", 0))
         return f"round {fields.get('round')}: {replies}{metrics}, up {up}, down {down}"
+    if kind == "roster":
+        return f"roster: {len(fields.get('clients', ()))} clients"
     client, detail = fields.get("client"), fields.get("detail")
     words = [kind.removeprefix("fleet-").replace("-", " "), f"client {client}" if client else "", detail or ""]
     rest = [f"{name} {value}" for name, value in fields.items() if name in ("round", "by", "reason", "replayed")]
     if isinstance(fields.get("keys"), Mapping):  # of a change: from and to
         pairs = fields["keys"].items()
         words.append(", ".join(f"{key} {' -> '.join(map(str, ends))}" for key, ends in pairs))
-    return ": ".join(str(word) for word in words if word) + (f" ({', '.join(rest)})" if rest else "")
+    return shown(": ".join(str(word) for word in words if word) + (f" ({', '.join(rest)})" if rest else ""))
 
 
 def _is_number(fields: Mapping[str, Any], name: str) -> bool:

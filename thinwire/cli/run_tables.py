@@ -13,7 +13,7 @@ from thinwire.cli.fitting import print_fitting
 from thinwire.cli.run_comparing import Comparison
 from thinwire.cli.run_folders import Listed
 from thinwire.cli.run_labels import flat
-from thinwire.cli.words import amount, duration, times
+from thinwire.cli.words import amount, duration, shown, times
 
 SPARE_OF_LIST = ("started", "on disk", "down", "up", "task", "bytes", "loss")  # on a narrow terminal, in this order
 SPARE_OF_CLIENTS = ("weight", "mean time", "examples", "failed", "last seen")
@@ -42,13 +42,15 @@ def list_table(found: Sequence[Listed], without: frozenset[str] = frozenset()) -
     return table
 
 
-def print_run(found: dict[str, Any]) -> None:
-    """What ``thinwire runs show`` says, one table after the other."""
+def print_run(found: dict[str, Any], clients: int) -> None:
+    """What ``thinwire runs show`` says, one table after the other; of the clients the first so many."""
     console = Console()
     console.print(_facts(found), highlight=False)
-    if found["clients"]:
+    if found["clients"] and clients:
         console.print()
-        print_fitting(lambda without: _clients(found["clients"], without), SPARE_OF_CLIENTS)
+        print_fitting(lambda without: _clients(found["clients"][:clients], without), SPARE_OF_CLIENTS)
+        if len(found["clients"]) > clients:
+            console.print(f"... and {len(found['clients']) - clients} more: --clients N, or thinwire clients list")
     for table in (_configuration(found["config"]), _events(found["events"])):
         if table.row_count:
             console.print()
@@ -118,7 +120,7 @@ def _events(events: Sequence[Mapping[str, Any]]) -> Table:
     for event in events:
         known = {key: value for key, value in event.items() if key not in ("sequence", "time", "event")}
         told = [f"{key} {len(value) if isinstance(value, list) else value}" for key, value in known.items()]
-        table.add_row(_moment(event["time"]), escape(event["event"]), escape(", ".join(told)))
+        table.add_row(_moment(event["time"]), escape(event["event"]), escape(shown(", ".join(told))))
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 MOST_ROWS, MOST_EVENTS = 2_000, 100
 RATED_ROUNDS = 20  # over which the speed of a link is taken
+MOST_RATED = 20_000  # answers that are looked at for it
 QUIET = frozenset({"round", "roster", "hello", "fleet-opened", "opened"})
 """Kinds of events that the other parts of the picture show."""
 
@@ -21,6 +22,7 @@ class RunView:
     rows: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=MOST_ROWS))
     events: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
     trouble: str = ""  # why the server does not answer
+    unheard: str = ""  # why it is not asked, and the record is shown
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """A round that was decided; one that is decided again after a restart takes the place of the first."""
@@ -41,7 +43,11 @@ class RunView:
     def rates(self) -> dict[int, float]:
         """Bytes per second of each client's link, both ways together, over its last rounds; compute time included."""
         sums: dict[int, tuple[float, float, int]] = {}
+        looked_at = 0
         for row in reversed(self.rows):
+            if looked_at > MOST_RATED:
+                break
+            looked_at += len(row.get("client_seconds", {}))
             for index, seconds in row.get("client_seconds", {}).items():
                 sent, taken, rounds = sums.get(int(index), (0.0, 0.0, 0))
                 up, down = row.get("client_bytes", {}).get(index, (0, 0))

@@ -70,6 +70,7 @@ def show(
     run: Newest = None,
     root: Root = RUNS,
     events: Annotated[int, typer.Option(min=0, help="Show the last so many events.")] = 10,
+    clients: Annotated[int, typer.Option(min=0, help="Show the first so many clients; --json has all.")] = 50,
     json_: Json = False,
 ) -> None:
     """Show one run: its configuration, its totals, its clients, and what happened last."""
@@ -86,7 +87,7 @@ def show(
         return
     from thinwire.cli.run_tables import print_run
 
-    print_run(found)
+    print_run(found, clients)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from thinwire.cli.outcome import Outcome
 from thinwire.cli.pictures import describe, draw_runs, legend
 from thinwire.cli.report import Totals, comparison, watcher
 from thinwire.cli.run_log import RunLog
+from thinwire.cli.words import shown
 from thinwire.config import build, to_options
 from thinwire.run_config import RunConfig
 from thinwire.wire.endpoint import read
@@ -73,9 +74,9 @@ def serve(
         print(json.dumps(outcome.as_json()))
     else:
         Console().print(comparison({config.method["name"]: (outcome.totals, str(path))}))
-        Console().print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        Console().print(f"run directory: {path}", highlight=False, soft_wrap=True, markup=False)
         for picture in pictures[:1]:
-            Console().print(f"picture: {picture}", highlight=False, soft_wrap=True)
+            Console().print(f"picture: {picture}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _run(
@@ -88,15 +89,19 @@ def _run(
     interruption: Interruption,
 ) -> Outcome:
     totals = Totals()
-    for row in folder.rounds():
-        totals.add_row(row)
     loaded = folder.load()
     run = loaded[0].run if loaded else new_run()
-    progress = watcher(str(config.method["name"]), config.rounds, totals.rounds)
+    progress = watcher(str(config.method["name"]), config.rounds, loaded[0].round if loaded else 0)
 
     def on_round(decided: Decided, metrics: Mapping[str, float]) -> None:
         totals.add(decided, metrics)
         progress.show(decided, metrics, totals)
+
+    def on_event(kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "resumed":  # the record has all rounds that count now, and no other
+            for row in folder.rounds():
+                totals.add_row(row)
+        _say(kind, fields)
 
     def keep(changed: RunConfig) -> None:
         folder.change_config(_kept(changed, settings))
@@ -115,7 +120,7 @@ def _run(
         ):
             control.progress.connected = lambda: {node.name for node in grid.get_nodes()}
             strategy.steering = control
-            result = strategy.of_run(run, store, on_round, _say).start(
+            result = strategy.of_run(run, store, on_round, on_event).start(
                 grid, model.initial_arrays(), None, settings.gather_seconds, evaluate_fn=model.evaluate_fn()
             )
             folder.save_model(from_arrays(result.arrays))
@@ -147,11 +152,11 @@ def _event(folder: RunDirectory, kind: str, identity: str, detail: str) -> None:
     """Of the fleet's own thread: connections and refusals."""
     folder.record(f"fleet-{kind}", {"client": identity, "detail": detail})
     if kind in ("refused", "rejected") and not logs.as_json():
-        sys.stderr.write(f"client {identity or '(unknown)'} {kind}: {detail}\n")
+        sys.stderr.write(shown(f"client {identity or '(unknown)'} {kind}: {detail}") + "\n")
 
 
 def _say(kind: str, fields: Mapping[str, Any]) -> None:
     """Events that an operator wants to see at once."""
     if kind in ("refused", "resumed", "hostile") and not logs.as_json():
-        sys.stderr.write(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in fields.items()) + "\n")
+        sys.stderr.write(shown(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in fields.items())) + "\n")
         sys.stderr.flush()

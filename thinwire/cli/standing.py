@@ -1,10 +1,10 @@
 """Where a run stands: as its server says, or as its record does; and ``thinwire status``."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from thinwire.cli.whereabouts import Address, Ca, Certificate, Json, Key, RunDir, Whereabouts
+from thinwire.cli.whereabouts import Json, Whereabouts, at_a_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,18 +15,13 @@ if TYPE_CHECKING:
 STATES = ("unknown", "gathering", "running", "paused", "stopping", "finished", "failed", "pausing")  # by RunState
 OVER = frozenset({"finished", "failed", "stopped"})
 METRICS = ("accuracy", "loss")  # shown first
+WAYS = (("up", "uplink_bytes"), ("down", "downlink_bytes"))
 
 
-def status(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    json_: Json = False,
-) -> None:
+@at_a_run()
+def status(where: Whereabouts, json_: Json = False) -> None:
     """Where a run stands: of one that runs its server is asked, of one that is over its record."""
-    found = standing(Whereabouts.of(run, address, ca, certificate, key))
+    found = standing(where)
     if json_:
         print(json.dumps(found))
         return
@@ -37,7 +32,7 @@ def status(
 
 def standing(where: Whereabouts) -> dict[str, Any]:
     """The fields of a status. Raises ConfigError where there is no run."""
-    stored = where.stored()
+    stored = where.record_told()
     if stored is not None:
         return stored_fields(stored)
     with where.operator() as operator:
@@ -64,6 +59,7 @@ def status_fields(status: "Status") -> dict[str, Any]:
         "uplink_bytes": status.uplink_bytes,
         "downlink_bytes": status.downlink_bytes,
         "dense_bytes": status.dense_bytes,
+        "dense_uplink_bytes": status.dense_uplink_bytes,
         "metrics": dict(status.metrics),
         **_named(configuration),
         "configuration": configuration,
@@ -72,32 +68,28 @@ def status_fields(status: "Status") -> dict[str, Any]:
     }
 
 
-def stored_fields(stored: "StoredRun", rows: Iterable[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def stored_fields(stored: "StoredRun") -> dict[str, Any]:
     """What a record says, with the same keys."""
-    info = stored.info
-    rows = list(stored.rounds() if rows is None else rows)
-    last = rows[-1] if rows else {}
-    metrics: dict[str, float] = {}
-    for row in rows:
-        metrics |= {name: row[name] for name in METRICS if row.get(name) is not None}
-    seconds = sum(float(row.get("seconds") or 0) for row in rows)
+    info, totals = stored.info, stored.totals()
+    messages = max(1, totals["asked"] + totals["replied"])
     return {
         "source": "record",
         "run": info.run,
         "software": info.software,
         "state": info.state,
         "reason": info.reason,
-        "round": int(last.get("round", 0)),
+        "round": totals["rounds"],
         "rounds": int(info.config.get("rounds", 0)),
         "attempt": 0,
         "asked": [],
         "replied": [],
         "round_seconds": 0.0,
-        "seconds": seconds,
+        "seconds": totals["seconds"],
         "clients": int(info.config.get("clients", 0)),
         "connected": 0,
-        **{f"{way}_bytes": sum(int(row[f"{way}_bytes"]) for row in rows) for way in ("uplink", "downlink", "dense")},
-        "metrics": metrics,
+        **{f"{way}_bytes": totals[f"{way}_bytes"] for way in ("uplink", "downlink", "dense")},
+        "dense_uplink_bytes": round(totals["dense_bytes"] * totals["replied"] / messages),
+        "metrics": {name: totals[name] for name in METRICS if totals[name] is not None},
         **_named(info.config),
         "configuration": info.config,
         "run_directory": str(stored.path.absolute()),
@@ -129,7 +121,7 @@ def onward(found: Mapping[str, Any]) -> str:
         "stopped": f"thinwire server --resume {folder} goes on",
         "killed": f"its server is gone; thinwire server --resume {folder} goes on, nothing is lost",
         "failed": f"{found.get('reason') or 'see its events'}; mend it, then thinwire server --resume {folder}",
-        "gathering": "it begins when all its clients are there",
+        "gathering": "it is opened again" if found["round"] else "it begins when all its clients are there",
     }
     return hints.get(str(found["state"]), "")
 
@@ -138,40 +130,56 @@ def bytes_words(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Up and down, against what dense would have been."""
     from thinwire.cli.words import amount, times
 
-    dense = found["dense_bytes"] / 2
     return [
         (way, f"{amount(found[key])}, {times(dense, found[key])} fewer than dense")
-        for way, key in (("up", "uplink_bytes"), ("down", "downlink_bytes"))
+        for (way, key), dense in zip(WAYS, dense_of(found), strict=True)
     ]
+
+
+def dense_of(found: Mapping[str, Any]) -> tuple[float, float]:
+    """What dense would have been up and down, in bytes: a message for each answer that came, and for each question."""
+    return found["dense_uplink_bytes"], found["dense_bytes"] - found["dense_uplink_bytes"]
 
 
 def table(found: Mapping[str, Any]) -> "Table":
     """For people."""
+    from rich.markup import escape
     from rich.table import Table
-
-    from thinwire.cli.words import duration
 
     shown = Table(box=None, show_header=False, pad_edge=False)
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(overflow="fold")
+    for name, words in _lines(found):
+        shown.add_row(escape(name), escape(words))
+    return shown
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each line is about, and what it says."""
+    from thinwire.cli.words import duration
+
     hint = onward(found)
-    shown.add_row("run", f"{title(found)} ({found['run'][:12] or 'not begun'})")
-    shown.add_row("state", f"{found['state']}{f' ({hint})' if hint else ''}")
-    shown.add_row("round", f"{found['round']} of {found['rounds']}, {duration(found['seconds'])}")
+    yield "run", f"{title(found)} ({found['run'][:12] or 'not begun'})"
+    yield "state", f"{found['state']}{f' ({hint})' if hint else ''}"
+    yield "round", f"{found['round']} of {found['rounds']}, {duration(found['seconds'])}"
     if found["asked"]:
-        waiting = [name for name in found["asked"] if name not in found["replied"]]
+        waiting = awaited(found)
         attempt = f", attempt {found['attempt'] + 1}" if found["attempt"] else ""
         open_round = f"open for {duration(found['round_seconds'])}{attempt}: {len(found['replied'])} of"
         missing = f", waiting for {', '.join(waiting[:8])}{' ...' if len(waiting) > 8 else ''}" if waiting else ""
-        shown.add_row("", f"{open_round} {len(found['asked'])} answered{missing}")
+        yield "", f"{open_round} {len(found['asked'])} answered{missing}"
     if found["source"] == "server":
-        shown.add_row("clients", f"{found['connected']} of {found['clients']} connected")
+        yield "clients", f"{found['connected']} of {found['clients']} connected"
     for name, value in ordered(found["metrics"]):
-        shown.add_row(name, f"{value:.4f}")
-    for way, words in bytes_words(found):
-        shown.add_row(way, words)
-    shown.add_row("directory", found["run_directory"])
-    return shown
+        yield name, f"{value:.4f}"
+    yield from bytes_words(found)
+    yield "directory", found["run_directory"]
+
+
+def awaited(found: Mapping[str, Any]) -> list[str]:
+    """Who has been asked in the open round and has not answered."""
+    replied = set(found["replied"])
+    return [name for name in found["asked"] if name not in replied]
 
 
 def ordered(metrics: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -6,19 +6,21 @@ from itertools import pairwise
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from thinwire.cli.run_log import sentence
 from thinwire.cli.run_view import RunView
-from thinwire.cli.standing import bytes_words, onward, ordered, title
+from thinwire.cli.standing import WAYS, awaited, bytes_words, dense_of, onward, ordered, title
 from thinwire.cli.words import amount, duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FIXED_LINES = 12  # of everything but clients and events
 NARROW, WIDE = 76, 98  # columns; below them the table of clients has fewer
 LEAST_CLIENTS, MOST_CLIENTS, LEAST_EVENTS = 3, 20, 3
+GOES_ON = ("running", "pausing", "stopping")
 STATE_STYLES = {"running": "green", "finished": "green", "paused": "yellow", "failed": "red", "killed": "red"}
 
 
@@ -52,7 +54,7 @@ def _head(view: RunView, width: int) -> Text:
     head.append(f"{state}", f"bold {STATE_STYLES.get(state, 'red' if view.trouble else 'cyan')}")
     head.append(f"  {title(found)}", "bold")
     head.append(f"  {found['run'][:12]}", "dim")
-    hint = view.trouble or onward(found)
+    hint = view.trouble or view.unheard or onward(found)
     if hint:
         head.append(f"\n{hint}", "yellow")
     head.truncate(2 * width)
@@ -68,7 +70,7 @@ def _progress(view: RunView, width: int) -> Table:
     grid.add_column(style="bold", no_wrap=True, min_width=8)
     grid.add_column(no_wrap=True, width=wide)
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
-    pace = view.rounds_per_minute()
+    pace = view.rounds_per_minute() if found["state"] in GOES_ON else None
     left = found["rounds"] - found["round"]
     words = [f"{found['round']} of {found['rounds']}", duration(found["seconds"])]
     words += [f"{pace:.1f} a minute", f"{duration(60 * left / pace)} left"] if pace and left > 0 else []
@@ -77,14 +79,14 @@ def _progress(view: RunView, width: int) -> Table:
     grid.add_row("rounds", _bar(found["round"], found["rounds"]), ", ".join(words))
     asked, replied = found["asked"], found["replied"]
     there = f"{found['connected']} of {found['clients']} clients connected" if found["source"] == "server" else ""
-    waiting = [name for name in asked if name not in replied]
+    waiting = awaited(found)
     cohort = f"{len(replied)} of {len(asked)} answered, {duration(found['round_seconds'])}" if asked else there
     cohort += f"; waiting for {', '.join(waiting[:5])}" if waiting else ""
-    grid.add_row("cohort", _bar(len(replied), len(asked) or 1), cohort)
+    grid.add_row("cohort", _bar(len(replied), len(asked) or 1), escape(cohort))
     for name, value in ordered(found["metrics"])[:4]:
-        grid.add_row(name, sparkline(view.history(name), wide), f"{value:.4f}")
-    for (way, text), key in zip(bytes_words(found), ("uplink_bytes", "downlink_bytes"), strict=True):
-        grid.add_row(way, _bar(found[key], found["dense_bytes"] / 2 or 1), text)
+        grid.add_row(escape(name), sparkline(view.history(name), wide), f"{value:.4f}")
+    for (way, key), dense, (_, text) in zip(WAYS, dense_of(found), bytes_words(found), strict=True):
+        grid.add_row(way, _bar(found[key], dense), text)
     return grid
 
 
@@ -104,7 +106,7 @@ def _clients(view: RunView, most: int, width: int) -> Iterator[RenderableType]:
     for client in view.slowest(most):
         seconds, rate = client.get("mean_seconds"), rates.get(int(client["index"]))
         state = "asked" if client["name"] in asked else str(client.get("state", ""))
-        cells = [client["name"], state, "" if seconds is None else f"{seconds:.2f}"]
+        cells = [escape(client["name"]), state, "" if seconds is None else f"{seconds:.2f}"]
         cells += ["" if rate is None else f"{amount(rate)}/s"]
         cells += [f"{client['replied']} of {client['asked']}"] if counts else []
         cells += [amount(client["uplink_bytes"]), amount(client["downlink_bytes"])] if sums else []

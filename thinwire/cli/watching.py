@@ -12,13 +12,15 @@ import typer
 
 from thinwire.cli.run_view import RunView, of_message, told
 from thinwire.cli.standing import OVER, status_fields, stored_fields
-from thinwire.cli.whereabouts import Address, Ca, Certificate, Key, RunDir, Whereabouts
+from thinwire.cli.whereabouts import Whereabouts, at_a_run
 from thinwire.errors import ConfigError
 
 INTERRUPTED = 130
 REFRESH_SECONDS = 0.5
+LOOK_SHARE = 4  # times as long as a look took, which for thousands of clients is not nothing, none follows
 RETRY_SECONDS = 1.0  # between two looks for a server that is gone
 LAST_EVENTS = 10  # told first in a pipe
+MOST_TOLD = 5_000  # records that a picture begins with
 
 After = Annotated[
     int | None,
@@ -29,20 +31,12 @@ JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line 
 Event = Mapping[str, Any]
 
 
-def watch(
-    run: RunDir = None,
-    address: Address = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    after: After = None,
-    json_: JsonLines = False,
-) -> None:
+@at_a_run()
+def watch(where: Whereabouts, after: After = None, json_: JsonLines = False) -> None:
     """Watch a run: a picture on a terminal, a line for each event in a pipe; ends with the run.
 
     A server that is gone is waited for: watching goes on when the run is resumed. Ctrl-C leaves; the run goes on.
     """
-    where = Whereabouts.of(run, address, ca, certificate, key)
     try:
         if json_ or not sys.stdout.isatty():
             _lines(where, after, as_json=json_)
@@ -80,13 +74,13 @@ def follow(where: Whereabouts, after: int, say: Callable[[str], object] = sys.st
     known = _recorded(where, after)
     yield from known
     last = max((int(event["sequence"]) for event in known), default=_first(where, after))
-    gone = False
+    gone = ""  # what was said when the server had gone
     while True:
         try:
             for event in _live(where, last):
                 if gone:
                     say(f"the server of {where.name} is back\n")
-                    gone = False
+                    gone = ""
                 last = max(last, int(event["sequence"]))
                 yield event
         except ConfigError as error:
@@ -98,9 +92,9 @@ def follow(where: Whereabouts, after: int, say: Callable[[str], object] = sys.st
             state = _state(where)
             if state in OVER:
                 return
-            if not gone:
+            if not gone or (where.folder is not None and str(error) != gone):  # that it does not answer; what helps
                 say(f"{error}\n")
-            gone = True
+            gone = str(error)
         else:
             missed = _recorded(where, last)
             yield from missed
@@ -134,9 +128,7 @@ def _recorded(where: Whereabouts, after: int) -> list[Event]:
     if not holds_record(where.folder):
         where.operator().close()  # which says why there is none
         return []
-    stored = open_run(where.folder)
-    kinds = [*{str(event["event"]) for event in stored.events(max(after, 0))}, "round"]
-    return list(stored.events(max(after, 0), kinds, after if after < 0 else None))
+    return open_run(where.folder).events(max(after, 0), limit=after if after < 0 else None, rounds=True)
 
 
 def _state(where: Whereabouts) -> str:
@@ -152,7 +144,7 @@ def _state(where: Whereabouts) -> str:
 
 
 def _picture(where: Whereabouts) -> None:
-    """Drawn anew twice a second on a screen of its own; the last picture stays on the terminal."""
+    """Drawn anew on a screen of its own; the last picture stays on the terminal."""
     from rich.console import Console
     from rich.live import Live
 
@@ -166,7 +158,7 @@ def _picture(where: Whereabouts) -> None:
         if not watched.over:
             with Live(page, console=console, screen=True, refresh_per_second=4) as live:
                 while not watched.over:
-                    time.sleep(REFRESH_SECONDS)
+                    time.sleep(max(REFRESH_SECONDS, LOOK_SHARE * watched.look_seconds))
                     page.view = watched.look()
                     live.refresh()
     finally:
@@ -186,10 +178,12 @@ class Watched:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._hear, name="thinwire-watch", daemon=True)
         self.over = False
+        self.unheard = ""
+        self.look_seconds = 0.0  # that the last one took
 
     def look(self) -> RunView:
         """The view as of now."""
-        first = self._view is None
+        first, began = self._view is None, time.monotonic()
         try:
             status, clients = self._ask()
             trouble = ""
@@ -198,10 +192,11 @@ class Watched:
                 raise
             status, clients, trouble = self._view.status, self._view.clients, str(error)
         view = self._view = self._view or RunView(status)
-        view.status, view.clients, view.trouble = status, clients, trouble
+        view.status, view.clients, view.trouble, view.unheard = status, clients, trouble, self.unheard
+        self.look_seconds = time.monotonic() - began
         self.over = not trouble and status["state"] in OVER
         if first:
-            told(view, _recorded(self._where, 0)[-5_000:])
+            told(view, _recorded(self._where, -MOST_TOLD))
             if not self.over:
                 self._thread.start()
         with self._lock:
@@ -218,6 +213,7 @@ class Watched:
         from thinwire.cli.commanding import client_fields
 
         stored = self._where.stored()
+        self.unheard = "" if stored is None else self._where.unheard()
         if stored is not None:
             return stored_fields(stored), stored.clients()
         with self._where.operator() as operator:

@@ -1,9 +1,13 @@
 """Where a run is: in a run directory of this machine, or behind a control service's address."""
 
+import functools
+import inspect
 import os
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +37,11 @@ RunOption = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", envvar="THINWIRE_OPERATOR_ADDRESS", help="Control service of a run elsewhere."),
+    typer.Option(
+        metavar="HOST:PORT",
+        envvar="THINWIRE_OPERATOR_ADDRESS",
+        help="Control service of a run elsewhere; without TLS, with THINWIRE_OPERATOR_TOKEN.",
+    ),
 ]
 Ca = Annotated[
     Path | None, typer.Option(envvar="THINWIRE_OPERATOR_CA", help=f"Certificate that signed the server's {TLS}")
@@ -54,6 +62,7 @@ class Whereabouts:
     ca: Path | None
     certificate: Path | None
     key: Path | None
+    token: str = field(default="", repr=False)  # for an address without TLS; a run directory has its own
 
     @staticmethod
     def of(
@@ -64,7 +73,7 @@ class Whereabouts:
             address = None
         if folder is None and address is None:
             folder = newest()
-        return Whereabouts(folder, address, ca, certificate, key)
+        return Whereabouts(folder, address, ca, certificate, key, os.environ.get("THINWIRE_OPERATOR_TOKEN", ""))
 
     @property
     def name(self) -> str:
@@ -79,7 +88,7 @@ class Whereabouts:
         check_authority(self.ca, "CA certificate")
         check_pair(self.certificate, self.key, "operator's")
         if self.address is not None:
-            return Operator(self.address, self.ca, self.certificate, self.key)
+            return Operator(self.address, self.ca, self.certificate, self.key, self.token)
         assert self.folder is not None
         if not self.folder.is_dir():
             raise ConfigError(f"there is no run directory {self.folder}{_offer()}")
@@ -87,21 +96,37 @@ class Whereabouts:
         return Operator.of_run(self.folder, self.ca, self.certificate, self.key)
 
     def stored(self) -> "StoredRun | None":
-        """The record of a run whose server cannot be asked: it is gone, or wants a certificate that is not given.
+        """The record of a run whose server cannot be asked: it is gone, or does not listen to us (``unheard``).
 
         None where the server is to be asked.
         """
         from server.run_store import holds_record, open_run
-        from thinwire.wire.operator import ControlFile
 
         folder = self.folder
-        if folder is None or not holds_record(folder):
+        if folder is None or not holds_record(folder) or (_serves(folder) and not self.unheard()):
             return None
-        if _serves(folder):
-            found = ControlFile.find(folder)
-            if found is None or not found.tls or self.ca is not None:
-                return None
         return open_run(folder)
+
+    def unheard(self) -> str:
+        """Why a server that runs would not listen to us, so that the record has to do; empty where it would."""
+        from thinwire.wire.operator import CONTROL, ControlFile
+
+        folder = self.folder
+        if folder is None or not _serves(folder):
+            return ""
+        if not os.access(folder / CONTROL, os.R_OK):
+            return f"the server of {folder} listens to its own user only"
+        found = ControlFile.find(folder)
+        if found is None or not found.tls or self.ca is not None:
+            return ""
+        return f"the server of {folder} wants an operator's certificate (--ca, --certificate and --key)"
+
+    def record_told(self) -> "StoredRun | None":
+        """As ``stored``; that it is only the record of a run that goes on, and why, is said on standard error."""
+        found, why = self.stored(), self.unheard()
+        if found is not None and why:
+            sys.stderr.write(f"{why}: this is its record\n")
+        return found
 
     def _check_alive(self, folder: Path) -> None:
         """Raises ConfigError where the server is gone, saying what helps."""
@@ -116,6 +141,30 @@ class Whereabouts:
         if info.state == "running":
             raise ConfigError(f"the run in {folder} has no control service: a simulation, or server.control is off")
         raise ConfigError(f"no server runs on {folder}: the run is {info.state}{onward}")
+
+
+def at_a_run(run: Any = RunDir) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that is given ``where`` a run is: in the place of that parameter it has a run directory, as ``run``
+    says, and the address and credentials of a control service.
+    """
+    kinds = {"run": run, "address": Address, "ca": Ca, "certificate": Certificate, "key": Key}
+
+    def placed(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_place(**given: Any) -> None:
+            where = Whereabouts.of(*(given.pop(name) for name in kinds))
+            command(where=where, **given)
+
+        kind = inspect.Parameter.KEYWORD_ONLY
+        place = [inspect.Parameter(name, kind, default=None, annotation=of) for name, of in kinds.items()]
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            parameters += place if parameter.name == "where" else [parameter.replace(kind=kind)]
+        with_place.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_place
+
+    return placed
 
 
 def newest(root: Path = RUNS, otherwise: str = "a run directory, or --address HOST:PORT") -> Path:

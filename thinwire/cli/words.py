@@ -27,3 +27,8 @@ def times(dense: float, sent: float) -> str:
         return "-"
     ratio = dense / sent
     return f"{ratio:.1f} x" if ratio >= 1 else f"{ratio:.2g} x"
+
+
+def shown(text: object) -> str:
+    """What a peer may have a say in, on one line of a terminal: control characters become escapes, and do nothing."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))

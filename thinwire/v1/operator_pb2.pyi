@@ -43,7 +43,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "software", "state", "round", "rounds", "attempt", "asked", "replied", "round_seconds", "seconds", "clients", "connected", "uplink_bytes", "downlink_bytes", "dense_bytes", "metrics", "configuration", "run_directory", "last_event")
+    __slots__ = ("run", "software", "state", "round", "rounds", "attempt", "asked", "replied", "round_seconds", "seconds", "clients", "connected", "uplink_bytes", "downlink_bytes", "dense_bytes", "metrics", "configuration", "run_directory", "last_event", "dense_uplink_bytes")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class Status(_message.Message):
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     RUN_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     LAST_EVENT_FIELD_NUMBER: _ClassVar[int]
+    DENSE_UPLINK_BYTES_FIELD_NUMBER: _ClassVar[int]
     run: str
     software: str
     state: RunState
@@ -89,7 +90,8 @@ class Status(_message.Message):
     configuration: str
     run_directory: str
     last_event: int
-    def __init__(self, run: _Optional[str] = ..., software: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., attempt: _Optional[int] = ..., asked: _Optional[_Iterable[str]] = ..., replied: _Optional[_Iterable[str]] = ..., round_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., connected: _Optional[int] = ..., uplink_bytes: _Optional[int] = ..., downlink_bytes: _Optional[int] = ..., dense_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., configuration: _Optional[str] = ..., run_directory: _Optional[str] = ..., last_event: _Optional[int] = ...) -> None: ...
+    dense_uplink_bytes: int
+    def __init__(self, run: _Optional[str] = ..., software: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., attempt: _Optional[int] = ..., asked: _Optional[_Iterable[str]] = ..., replied: _Optional[_Iterable[str]] = ..., round_seconds: _Optional[float] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., connected: _Optional[int] = ..., uplink_bytes: _Optional[int] = ..., downlink_bytes: _Optional[int] = ..., dense_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., configuration: _Optional[str] = ..., run_directory: _Optional[str] = ..., last_event: _Optional[int] = ..., dense_uplink_bytes: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("after",)

@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class OperatorServiceStub(object):
-    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate,
-    INVALID_ARGUMENT for what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's
-    present state does not allow. The details of the error are one line for people.
+    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate, UNAUTHENTICATED
+    for one without TLS that does not show the server's token (metadata "thinwire-operator-token"), INVALID_ARGUMENT for
+    what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's present state does not
+    allow. The details of the error are one line for people.
     """
 
     def __init__(self, channel):
@@ -90,9 +91,10 @@ class OperatorServiceStub(object):
 
 
 class OperatorServiceServicer(object):
-    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate,
-    INVALID_ARGUMENT for what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's
-    present state does not allow. The details of the error are one line for people.
+    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate, UNAUTHENTICATED
+    for one without TLS that does not show the server's token (metadata "thinwire-operator-token"), INVALID_ARGUMENT for
+    what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's present state does not
+    allow. The details of the error are one line for people.
     """
 
     def GetStatus(self, request, context):
@@ -227,9 +229,10 @@ def add_OperatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperatorService(object):
-    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate,
-    INVALID_ARGUMENT for what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's
-    present state does not allow. The details of the error are one line for people.
+    """Every call is answered at once or with a gRPC error: PERMISSION_DENIED for another role's certificate, UNAUTHENTICATED
+    for one without TLS that does not show the server's token (metadata "thinwire-operator-token"), INVALID_ARGUMENT for
+    what cannot be changed, NOT_FOUND for an unknown client, FAILED_PRECONDITION for what the run's present state does not
+    allow. The details of the error are one line for people.
     """
 
     @staticmethod

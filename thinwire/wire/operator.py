@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,12 @@ from thinwire.wire.endpoint import host_and_port, is_loopback, read
 
 CONTROL = "control.json"
 """The file in a run directory that says where its server listens for the operator."""
+
+TOKEN_KEY = "thinwire-operator-token"
+"""Metadata of a call without TLS: the token that the server has written into that file."""
+
+TOKEN = "THINWIRE_OPERATOR_TOKEN"
+"""The environment's word for it, for who calls by an address."""
 
 MOST_ANSWER_BYTES = 64 << 20  # a roster of 100,000 clients
 CALL_SECONDS = 10.0
@@ -39,6 +45,7 @@ class ControlFile:
     pid: int  # of the server's process
     tls: bool
     run: str
+    token: str = field(repr=False)  # that callers without TLS show; empty with TLS
 
     @staticmethod
     def find(folder: Path) -> "ControlFile | None":
@@ -46,7 +53,8 @@ class ControlFile:
         path = folder / CONTROL
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return ControlFile(str(found["address"]), int(found["pid"]), bool(found["tls"]), str(found["run"]))
+            where = str(found["address"]), int(found["pid"]), bool(found["tls"])
+            return ControlFile(*where, str(found["run"]), str(found.get("token", "")))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -64,9 +72,14 @@ class Operator:
     """
 
     def __init__(
-        self, address: str, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
+        self,
+        address: str,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        token: str = "",
     ) -> None:
-        """``address``: host:port. With ``ca`` over TLS, showing ``certificate``; without, loopback only."""
+        """``address``: host:port. With ``ca`` over TLS, showing ``certificate``; else loopback, with ``token``."""
         host, _ = host_and_port(address)
         if (certificate is None) != (key is None):
             raise ConfigError("certificate and key belong together: give both or neither")
@@ -76,7 +89,10 @@ class Operator:
             raise ConfigError(
                 f"{address} is beyond this machine: give ca, certificate and key (thinwire certs operator NAME)"
             )
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigError(f'{TOKEN} is no token: it is the word behind "token" in {CONTROL} of the run directory')
         self.address = address
+        self._metadata = ((TOKEN_KEY, token),) if token and ca is None else ()
         options = [("grpc.max_receive_message_length", MOST_ANSWER_BYTES), ("grpc.use_local_subchannel_pool", 1)]
         authority = read(ca, "CA certificate")
         if authority is None:
@@ -99,7 +115,9 @@ class Operator:
                 f"the server of {folder} wants an operator's certificate: give --ca, --certificate and --key, or "
                 "THINWIRE_OPERATOR_CA, _CERTIFICATE and _KEY (thinwire certs operator NAME makes one)"
             )
-        return Operator(found.address, ca, certificate, key) if found.tls else Operator(found.address)
+        return (
+            Operator(found.address, ca, certificate, key) if found.tls else Operator(found.address, token=found.token)
+        )
 
     def status(self) -> messages.Status:
         """Where the run stands."""
@@ -114,7 +132,8 @@ class Operator:
 
         An event of kind "gap" stands for those that this watcher was too slow for.
         """
-        call = self._stub.Watch(messages.WatchRequest(after=after), timeout=timeout_seconds)
+        request = messages.WatchRequest(after=after)
+        call = self._stub.Watch(request, timeout=timeout_seconds, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -167,7 +186,7 @@ class Operator:
 
     def _call(self, name: str, request: Any) -> Any:
         try:
-            return getattr(self._stub, name)(request, timeout=CALL_SECONDS)
+            return getattr(self._stub, name)(request, timeout=CALL_SECONDS, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._error(error) from None
 
@@ -185,4 +204,4 @@ class Operator:
         return RoundError(detail or f"the server failed: {code.name}")
 
 
-__all__ = ["CONTROL", "ControlFile", "Operator"]
+__all__ = ["CONTROL", "TOKEN", "TOKEN_KEY", "ControlFile", "Operator"]
