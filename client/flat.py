@@ -184,7 +184,8 @@ class TorchModel:
     def training(self, x: Tensor, key: Key, dropout: bool) -> Iterator[FlatModel]:
         """The model at x in training mode, its gradient zero, torch's generators seeded by the key."""
         self.flat.load(x)
-        self.flat.module.train()
+        if self._dropouts or not self.flat.module.training:  # ``at`` leaves all of it in evaluation mode
+            self.flat.module.train()
         if not dropout:
             for layer in self._dropouts:
                 layer.eval()

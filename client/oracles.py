@@ -215,4 +215,6 @@ class TorchOracle:
         """Batches of indices without end: one keyed order after the other; the last batch of each may be smaller."""
         for number in count():
             order = torch.from_numpy(permutation(key.at(f"pass {number}"), len(self.examples)))
-            yield from torch.split(order.to(self.model.device), self.model.options.batch)
+            order = order.to(self.model.device)
+            batch = self.model.options.batch
+            yield from (order[start : start + batch] for start in range(0, len(self.examples), batch))

@@ -1,5 +1,6 @@
 """The contract of a compressor: tensors in, one payload out, and the decoded bits beside it."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -170,7 +171,7 @@ def check_input(x: Tensor, layout: Layout) -> None:
     """Refuse vectors of a wrong shape or dtype (our own bug) and non-finite ones (NonFinite, naming the tensor)."""
     assert x.shape == (layout.numel,), f"vector of shape {tuple(x.shape)} for a layout of {layout.numel}"
     assert x.dtype in DTYPE_NAMES, f"dtype {x.dtype}"
-    if x.numel() and not bool(torch.isfinite(x.sum())):  # one cheap pass; a sum may also overflow, so look closer
+    if x.numel() and not math.isfinite(x.sum().item()):  # one cheap pass; a sum may also overflow, so look closer
         finite = torch.isfinite(x)
         if not bool(finite.all()):
             index = int((~finite).nonzero()[0, 0])

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 from dataclasses import dataclass
 from functools import cache
@@ -67,6 +68,6 @@ def decode(payload: Payload, expectation: Expectation, key: Key, device: torch.d
     if payload.size > expectation.most_bytes:
         raise WireError(f"payload of {payload.size} bytes; at most {expectation.most_bytes} are allowed here")
     vector = find(parse_codec(payload.codec).name).decode(payload, expectation.layout, key, device)
-    if not bool(torch.isfinite(vector.sum())) and not bool(torch.isfinite(vector).all()):  # the sum is far cheaper
+    if not math.isfinite(vector.sum().item()) and not bool(torch.isfinite(vector).all()):  # the sum is far cheaper
         raise WireError(f"codec {payload.codec!r} decoded to a non-finite value")
     return vector

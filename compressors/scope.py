@@ -1,6 +1,8 @@
 """What sparsifiers share: how many entries each tensor keeps, and putting kept entries back in place."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -58,12 +60,20 @@ def parts(layout: Layout, fraction: float, scope: str) -> list[Part]:
     return [Part(a, b, share_of(b - a, fraction), tensor) for a, b, tensor in spans]
 
 
-def dense_spans(layout: Layout, scope: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def dense_spans(layout: Layout, scope: str) -> tuple[tuple[int, int], ...]:
     """Start and stop of the tensors that are sent whole."""
     if scope == "global":
-        return []
+        return ()
     pairs = zip(layout.entries, layout.offsets, strict=False)
-    return [(start, start + entry.numel) for entry, start in pairs if 0 < entry.numel < SMALL]
+    return tuple((start, start + entry.numel) for entry, start in pairs if 0 < entry.numel < SMALL)
+
+
+@lru_cache(maxsize=64)
+def _dense(layout: Layout, scope: str) -> Indices:
+    """The positions of the dense tensors; not to be written to."""
+    spans = [np.arange(start, stop, dtype=np.int64) for start, stop in dense_spans(layout, scope)]
+    return np.concatenate([np.zeros(0, np.int64), *spans])
 
 
 def least_share(layout: Layout, fraction: float, scope: str) -> float:
@@ -73,7 +83,7 @@ def least_share(layout: Layout, fraction: float, scope: str) -> float:
 
 def with_dense(indices: Indices, layout: Layout, scope: str) -> Indices:
     """The kept indices, then the positions of the dense tensors: the order in which values travel."""
-    return np.concatenate([indices, *(np.arange(a, b) for a, b in dense_spans(layout, scope))]).astype(np.int64)
+    return np.concatenate([indices, _dense(layout, scope)]).astype(np.int64, copy=False)
 
 
 def runs_of(pieces: list[Part], layout: Layout, scope: str) -> list[int]:
@@ -90,15 +100,16 @@ def runs_in(indices: Indices, layout: Layout, scope: str) -> list[int]:
 
 def counts_in(indices: Indices, layout: Layout) -> list[int]:
     """How many of the indices (ascending) lie in each tensor."""
-    counts: list[int] = np.diff(np.searchsorted(indices, layout.offsets)).tolist()
-    return counts
+    starts: list[int] = np.searchsorted(indices, layout.offsets).tolist()
+    return [stop - start for start, stop in pairwise(starts)]
 
 
 def check_sparse(indices: Indices, layout: Layout, scope: str) -> None:
     """Raise WireError if an index (ascending) lies in a tensor that is dense anyway."""
-    edges = np.asarray(dense_spans(layout, scope), dtype=np.int64).reshape(-1, 2)
-    first = np.searchsorted(indices, edges)
-    require(bool((first[:, 0] == first[:, 1]).all()), "index in a tensor that is sent dense")
+    spans = dense_spans(layout, scope)
+    if spans:
+        first = np.searchsorted(indices, np.asarray(spans, dtype=np.int64))
+        require(bool((first[:, 0] == first[:, 1]).all()), "index in a tensor that is sent dense")
 
 
 def put(positions: Indices, values: Floats, numel: int, device: torch.device | str) -> Tensor:

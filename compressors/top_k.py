@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -22,11 +23,13 @@ from compressors.scope import (
 )
 from compressors.select import largest, largest_in_rows, largest_in_rows_on, largest_on
 from compressors.values import (
+    BITS,
     Values,
     alpha_of,
     check_format,
     decode_values,
     encode_values,
+    in_levels,
     least_value_bits,
 )
 from thinwire.layout import Layout
@@ -75,12 +78,12 @@ class TopK(Compressor):
 
     def alpha(self, layout: Layout) -> float:
         """The smallest k/d of any tensor or chunk, times the values' own alpha; tight for entries of one magnitude."""
-        shares = [keep / size for _, _, size, keep in self._stretches(layout)]
+        shares = [keep / size for _, _, size, keep in _stretches(self, layout)]
         return min(shares, default=1.0) * alpha_of(self.values)
 
     def worst(self, layout: Layout) -> Tensor | None:
         """One magnitude where the least share is kept, so that nothing but the number counts; with unrounded values."""
-        stretches = self._stretches(layout)
+        stretches = _stretches(self, layout)
         if self.values != "fp32" or not stretches:
             return None
         start, count, size, _ = min(stretches, key=lambda stretch: stretch[3] / stretch[2])
@@ -90,24 +93,12 @@ class TopK(Compressor):
 
     def least_bits(self, encoded: Encoded, layout: Layout) -> float:
         """Which entries of each tensor or chunk, and the entropy of the values."""
-        places = sum(n * log2_binomial(size, keep) for _, n, size, keep in self._stretches(layout))
+        places = sum(n * log2_binomial(size, keep) for _, n, size, keep in _stretches(self, layout))
         payload = encoded.payload
         _, count = PARAMETERS.unpack_from(payload.parameters)
         runs = runs_in(unpack_indices(payload.streams[0], count, layout.numel), layout, self.scope)
         description = payload.parameters[PARAMETERS.size :]
         return places + least_value_bits(description, payload.streams[1], sum(runs), payload.dtype, runs)
-
-    def _stretches(self, layout: Layout) -> list[tuple[int, int, int, int]]:
-        """Where the vector is thinned: start, how many stretches follow, their size, how many of each are kept."""
-        found = []
-        for part in parts(layout, self.fraction, self.scope):
-            length = part.stop - part.start
-            size = min(self.chunk, length) if self.scope == "chunk" else length
-            whole, rest = divmod(length, size)
-            found.append((part.start, whole, size, share_of(size, self.fraction)))
-            if rest:
-                found.append((part.stop - rest, 1, rest, share_of(rest, self.fraction)))
-        return found
 
     def encode(self, x: Tensor, layout: Layout, key: Key, place: Place = ALONE, warm: Any = None) -> Encoded:
         """One stream of indices for the whole vector, one of values: the sparse ones, then the dense tensors."""
@@ -116,7 +107,8 @@ class TopK(Compressor):
         indices = self._select(x, layout)
         positions = with_dense(indices, layout, self.scope)
         kept = x[torch.from_numpy(positions).to(x.device)].cpu().numpy()
-        description, stream, values = encode_values(kept, self.values, None, runs_in(indices, layout, self.scope))
+        runs = runs_in(indices, layout, self.scope) if self.values in BITS else None
+        description, stream, values = encode_values(kept, self.values, None, runs)
         parameters = PARAMETERS.pack(SCOPES.index(self.scope), len(indices)) + description
         streams = (pack_indices(indices, layout.numel), stream)
         payload = Payload(self.name, DTYPE_NAMES[x.dtype], parameters, streams)
@@ -124,7 +116,7 @@ class TopK(Compressor):
 
     def _select(self, x: Tensor, layout: Layout) -> Indices:
         chosen, here = [np.zeros(0, np.int64)], x.device.type == "cpu"
-        for start, count, size, keep in self._stretches(layout):
+        for start, count, size, keep in _stretches(self, layout):
             piece = x[start : start + count * size]
             if count == 1:
                 found = largest(piece.numpy(), keep) if here else largest_on(piece, keep).cpu().numpy()
@@ -140,8 +132,8 @@ class TopK(Compressor):
         """Zeros with the values at their places."""
         require(len(payload.streams) == 2, f"top-k of {len(payload.streams)} streams; expected 2")
         indices, scope = _indices(payload, layout)
-        positions, runs = with_dense(indices, layout, scope), runs_in(indices, layout, scope)
-        description = payload.parameters[PARAMETERS.size :]
+        positions, description = with_dense(indices, layout, scope), payload.parameters[PARAMETERS.size :]
+        runs = runs_in(indices, layout, scope) if in_levels(description) else None
         values = decode_values(description, payload.streams[1], len(positions), payload.dtype, runs)
         return put(positions, values, layout.numel, device)
 
@@ -150,6 +142,20 @@ class TopK(Compressor):
         """The kept entries, then the dense tensors."""
         indices, scope = _indices(payload, layout)
         return with_dense(indices, layout, scope)
+
+
+@lru_cache(maxsize=64)
+def _stretches(top_k: TopK, layout: Layout) -> tuple[tuple[int, int, int, int], ...]:
+    """Where the vector is thinned: start, how many stretches follow, their size, how many of each are kept."""
+    found = []
+    for part in parts(layout, top_k.fraction, top_k.scope):
+        length = part.stop - part.start
+        size = min(top_k.chunk, length) if top_k.scope == "chunk" else length
+        whole, rest = divmod(length, size)
+        found.append((part.start, whole, size, share_of(size, top_k.fraction)))
+        if rest:
+            found.append((part.stop - rest, 1, rest, share_of(rest, top_k.fraction)))
+    return tuple(found)
 
 
 def _indices(payload: Payload, layout: Layout) -> tuple[Indices, Scope]:

@@ -76,6 +76,11 @@ def magnify(values: Floats, factor: float) -> Floats:
         return np.asarray(np.clip(values * values.dtype.type(factor), -most, most))
 
 
+def in_levels(parameters: bytes) -> bool:
+    """Whether ``decode_values`` needs to know which values belong to which tensor."""
+    return _unpack_parameters(parameters)[0] in BITS
+
+
 def encode_values(
     values: Floats, form: Values, key: Key | None, runs: Sequence[int] | None = None
 ) -> tuple[bytes, bytes, Floats]:
@@ -83,7 +88,7 @@ def encode_values(
 
     ``runs``: how many consecutive values belong to each tensor, where the receiver knows that too; default: all to one.
     """
-    dtype = values.dtype.name
+    dtype = "float32" if values.dtype == np.float32 else values.dtype.name  # the name takes NumPy longer
     exponent = exponent_above(float(np.abs(values).max())) if len(values) else 0
     if form in BITS:
         stream, decoded = _encode_levels(values, exponent, BITS[form], key, runs or (len(values),))

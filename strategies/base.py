@@ -23,6 +23,9 @@ from thinwire.random import SHARED, Direction, Key
 Packet = Mapping[str, Payload]
 """Named payloads: an uplink, a broadcast downlink, or a personal one."""
 
+Decoder = Callable[[Payload, Expectation, Key, Any], Tensor]
+"""``compressors.decode``, or what gives the same vectors: (payload, expectation, key, device) -> vector."""
+
 
 @dataclass(frozen=True)
 class Federation:
@@ -72,6 +75,7 @@ class Round:
     incarnation: int = 0
     personal: Packet = field(default_factory=dict)  # on a client: payloads for it alone
     watch: Watch | None = None  # on a host: who measures what ``encode`` does
+    decoder: Decoder = field(default=decode, repr=False, compare=False)  # on a host: who has decoded some already
 
     def key(self, purpose: str, direction: Direction = "", client: int | None = None) -> Key:
         """The key of one purpose in this round; of this client unless another (or SHARED) is named."""
@@ -105,7 +109,7 @@ class Round:
         if name not in packet:
             raise WireError(f"payload {name!r} is missing; the message has {', '.join(sorted(packet)) or 'none'}")
         expectation = Expectation(self.federation.layout, self.federation.dtype, compressor.codecs)
-        return decode(packet[name], expectation, key, device)
+        return self.decoder(packet[name], expectation, key, device)
 
 
 @dataclass(frozen=True)

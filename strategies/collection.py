@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from compressors import Payload
 from strategies.admission import Admission
+from strategies.checked import Checked
 from strategies.ledger import Ledger, Uplinks
 from strategies.roster import ClientRecord, Meter
 from strategies.steering import Steering, Unsteered
@@ -41,6 +43,7 @@ class Collector:
         self._sent: dict[int, float] = {}
         self._spool = ledger.store.spool()
         self._digests: dict[int, bytes] = {}  # of what the spool holds
+        self._checked = Checked()  # likewise
         self._seen: tuple[set[int], int] = set(), 0
         self._attempt = 0
         self._asked: list[int] = []
@@ -51,8 +54,7 @@ class Collector:
 
     def collect(self, attempt: int, asked: list[int]) -> Uplinks:
         """The uplinks of one attempt at the next round, checked to the last byte."""
-        self._spool.clear()
-        self._digests.clear()
+        self._forget_uplinks()
         self.metrics.clear()
         self.seconds.clear()
         self._attempt, self._asked, self._sampled = attempt, asked, self.ledger.sampled
@@ -70,7 +72,7 @@ class Collector:
         self.transport.forget()
         unwanted = self.steering.unwanted()
         clients = [index for index in self._spool.clients() if self.ledger.roster.clients[index].name not in unwanted]
-        return Uplinks(clients, self._spool.get, dict(self._digests))
+        return Uplinks(clients, self._spool.get, dict(self._digests), self._checked)
 
     def connect(self, due: Sequence[int]) -> None:
         """Learn which nodes are there, and let returning clients in."""
@@ -237,7 +239,9 @@ class Collector:
             raise WireError("the uplink's digest does not match its bytes")
         ledger = self.ledger
         packet = unpack(uplink, Payload, ledger.bundle.most_bytes(ledger.replicated.replica, ledger.federation))
-        ledger.bundle.validate(packet, ledger.round_of(ledger.next_round, record.index))
+        here = replace(ledger.round_of(ledger.next_round, record.index), decoder=self._checked.check)
+        ledger.bundle.validate(packet, here)
+        self._checked.keep(record.index, packet)
         self._spool.put(record.index, uplink)
         self._digests[record.index] = reply.uplink_digest
         record.version, record.history = ledger.replicated.version, ledger.replicated.history
@@ -272,10 +276,15 @@ class Collector:
         answered = set(self._spool.clients())
         if answered & set(reset):
             # answers of this attempt continue chains that are gone: all who have answered are asked again
-            self._spool.clear()
+            self._forget_uplinks()
             self._waiting |= dict.fromkeys(answered, REPEATS)
             self._unsent |= answered
         self._unsent |= set(reset) & self._waiting.keys()
+
+    def _forget_uplinks(self) -> None:
+        self._spool.clear()
+        self._digests.clear()
+        self._checked.forget()
 
     def _note(self, kind: str, record: ClientRecord, detail: str) -> None:
         self.ledger.store.record(kind, {"client": record.name, "round": self.ledger.next_round, "detail": detail})

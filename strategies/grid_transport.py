@@ -132,15 +132,18 @@ def to_record(parts: Mapping[str, bytes]) -> RecordDict:
 
 def from_record(content: RecordDict) -> dict[str, bytes]:
     """The parts of a message, which is empty afterwards. Raises WireError when it is not one of ours."""
-    record = content.array_records.get(RECORD)
-    if record is None or any(array.stype != STYPE for array in record.values()):
+    record = content.get(RECORD)
+    if not isinstance(record, ArrayRecord) or any(array.stype != STYPE for array in record.values()):
         raise WireError("the message holds no Thinwire record; client and server must both run Thinwire")
     return from_parts(record)
 
 
 def to_parts(parts: Mapping[str, bytes]) -> ArrayRecord:
     """Parts as opaque arrays, which Flower carries in chunks and never looks into."""
-    return ArrayRecord({n: Array(dtype="uint8", shape=(len(d),), stype=STYPE, data=d) for n, d in parts.items()})
+    record = ArrayRecord()
+    for name, data in parts.items():
+        record[name] = Array("uint8", (len(data),), STYPE, data)  # a dictionary given to the record would be copied
+    return record
 
 
 def holds_parts(record: ArrayRecord) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from compressors import ALONE, NonFinite, Payload, find
 from strategies.base import Asks, Downlink, Federation, Method, Packet, Round
 from strategies.bundle import METHOD, Bundle
+from strategies.checked import Checked
 from strategies.compression_error import CompressionError
 from strategies.replicated import Replicated
 from strategies.roster import ClientRecord, Roster
@@ -24,11 +25,16 @@ class Uplinks(Sequence[tuple[int, Packet]]):
     """A round's checked uplinks by ascending client index, unpacked one at a time; may be read several times."""
 
     def __init__(
-        self, clients: Sequence[int], get: Callable[[int], bytes], digests: Mapping[int, bytes] | None = None
+        self,
+        clients: Sequence[int],
+        get: Callable[[int], bytes],
+        digests: Mapping[int, bytes] | None = None,
+        checked: Checked | None = None,
     ) -> None:
         self.clients = clients
         self._get = get
         self.digests = digests or {}  # those known already
+        self.checked = checked or Checked(0)  # what is unpacked and decoded already
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -39,8 +45,11 @@ class Uplinks(Sequence[tuple[int, Packet]]):
     def __getitem__(self, place: slice) -> "Uplinks": ...
     def __getitem__(self, place: int | slice) -> "tuple[int, Packet] | Uplinks":
         if isinstance(place, slice):
-            return Uplinks(self.clients[place], self._get, self.digests)
+            return Uplinks(self.clients[place], self._get, self.digests, self.checked)
         client = self.clients[place]
+        packet = self.checked.packet(client)
+        if packet is not None:
+            return client, packet
         data = self._get(client)
         return client, unpack(data, Payload, len(data), verified=True)
 
@@ -249,7 +258,7 @@ class Ledger:
 
     def _step(self, asked: Sequence[int], uplinks: Uplinks) -> bytes:
         compression = CompressionError(self.next_round)
-        round = replace(self.round_of(self.next_round, asked=asked), watch=compression)
+        round = replace(self.round_of(self.next_round, asked=asked), watch=compression, decoder=uplinks.checked.take)
         try:
             self.server, downlink = self.bundle.step(self.replicated.replica, self.server, uplinks, round)
         except NonFinite as error:

@@ -11,7 +11,7 @@ import pytest
 
 from thinwire.errors import WireError
 from thinwire.random import Key, choose, noise
-from thinwire.wire.coding import BLOCK, entropy, pack_symbols, unpack_symbols
+from thinwire.wire.coding import BLOCK, _least_ans, _pack_ans, entropy, pack_symbols, unpack_symbols
 from thinwire.wire.indices import pack_indices, unpack_indices
 
 
@@ -44,6 +44,15 @@ def test_symbols_come_back_near_their_entropy(name):
         assert np.array_equal(unpack_symbols(data, 2, count), [row, row[::-1]])
         bound = 2 * entropy(row, count) * count / 8
         assert len(data) <= min(1.02 * bound + 2 * 96, 2 * (count + 2)) + 10
+
+
+@pytest.mark.parametrize("name", [name for name in HISTOGRAMS if name != "constant"])
+def test_no_block_is_shorter_than_what_is_taken_for_its_least(name):
+    for count, seed in [(count, seed) for count in (17, 40, 65, 300, 2_000, 60_000) for seed in range(5)]:
+        row = symbols(HISTOGRAMS[name], count, seed)
+        distinct = len(np.unique(row))
+        if distinct > 1:
+            assert _least_ans(count, distinct, entropy(row)) <= len(_pack_ans(row))
 
 
 def test_no_symbol_takes_no_byte():

@@ -11,6 +11,14 @@ from thinwire.random import NOISE_BLOCK, Key, choose, coin, noise, noise_on, per
 KEY = Key(42, "golden", round=7, client=3, tensor=1, direction="up")
 
 
+def test_a_stream_that_is_begun_within_another_is_the_same():
+    for key, count, start in ((KEY, 5, 0), (KEY.at(client=9), 1, 8), (Key(0), 9, 1 << 40), (KEY, 5, 4)):
+        parts = np.frombuffer(key.digest(), "<u8").astype(np.uint64)
+        assert np.array_equal(
+            key.words(count, start), np.random.Philox(key=parts, counter=start // 4).random_raw(count)
+        )
+
+
 def digest(array):
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
 

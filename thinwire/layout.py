@@ -70,6 +70,10 @@ class Layout:
             offsets.append(offsets[-1] + entry.numel)
         return tuple(offsets)
 
+    def __hash__(self) -> int:
+        """Of the digest, which is kept: layouts are looked up with every message."""
+        return hash(self.digest)
+
     @cached_property
     def digest(self) -> bytes:
         """Sixteen bytes that two nodes compare to prove that they mean the same tensors."""

@@ -8,6 +8,7 @@ rounding inside it biases the result.
 import hashlib
 import math
 import struct
+import threading
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -44,13 +45,13 @@ class Key:
         direction: Direction | None = None,
     ) -> "Key":
         """The key with some coordinates changed; a purpose is appended to the one there is (``mask`` under ``up``)."""
-        return replace(
-            self,
-            purpose=self.purpose if purpose is None else f"{self.purpose}/{purpose}",
-            round=self.round if round is None else round,
-            client=self.client if client is None else client,
-            tensor=self.tensor if tensor is None else tensor,
-            direction=self.direction if direction is None else direction,
+        return Key(
+            self.seed,
+            self.purpose if purpose is None else f"{self.purpose}/{purpose}",
+            self.round if round is None else round,
+            self.client if client is None else client,
+            self.tensor if tensor is None else tensor,
+            self.direction if direction is None else direction,
         )
 
     def shared(self) -> "Key":
@@ -66,12 +67,29 @@ class Key:
     def words(self, count: int, start: int = 0) -> NDArray[np.uint64]:
         """``count`` raw 64-bit words of the stream from the word ``start`` on, a multiple of four."""
         assert start % 4 == 0, f"word {start} is within a block of four"
-        philox = np.random.Philox(key=np.frombuffer(self.digest(), dtype="<u8").astype(np.uint64), counter=start // 4)
-        return np.asarray(philox.random_raw(count), dtype=np.uint64)
+        key = np.frombuffer(self.digest(), dtype="<u8").astype(np.uint64)
+        return np.asarray(_OWN.at(key, start // 4).random_raw(count), dtype=np.uint64)
 
     def integer(self, bits: int = 63) -> int:
         """One integer of at most 63 bits, to seed a library that wants a seed."""
         return int(self.words(1)[0]) >> (64 - bits)
+
+
+class _Own(threading.local):
+    """One generator for each thread: to make one takes ten times as long as to set its state, for NumPy seeds it."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+        self.fresh = self.philox.state  # nothing drawn yet
+
+    def at(self, key: NDArray[np.uint64], block: int) -> np.random.Philox:
+        """``np.random.Philox(key=key, counter=block)``; until the next call."""
+        counter = np.array([block, 0, 0, 0], dtype=np.uint64)
+        self.philox.state = {**self.fresh, "state": {"counter": counter, "key": key}}
+        return self.philox
+
+
+_OWN = _Own()
 
 
 def coin(key: Key, probability: float) -> bool:

@@ -73,27 +73,45 @@ def _bounds(data: bytes, counts: list[int]) -> list[int]:
     return bounds
 
 
-def entropy(symbols: Bytes, most: int = 1 << 16) -> float:
+SAMPLE = 1 << 16
+"""Symbols above which a histogram is that of an even sample."""
+
+
+def entropy(symbols: Bytes, most: int = SAMPLE) -> float:
     """Bits per symbol of their histogram; of an even sample when there are more than ``most``."""
-    counts = np.bincount(symbols[:: -(-len(symbols) // most)], minlength=256)
+    return _entropy_of(np.bincount(symbols[:: -(-len(symbols) // most)], minlength=256))
+
+
+def _entropy_of(counts: NDArray[np.int64]) -> float:
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log2(share)).sum())
 
 
 def _pack_block(symbols: Bytes, slack: float) -> tuple[int, bytes]:
     """As they are or packed when small or flat; zstandard, which is fast, unless ANS saves more than the slack."""
-    if len(symbols) > 1 and bool((symbols == symbols[0]).all()):
+    counts, largest, distinct = _histogram(symbols)
+    if len(symbols) > 1 and distinct == 1:
         return CONSTANT, symbols[:1].tobytes()
-    width = max(1, int(symbols.max()).bit_length())
+    width = max(1, largest.bit_length())
     plain = -(-len(symbols) * width // 8)
-    bits = entropy(symbols) if len(symbols) > 16 else 8.0
+    bits = _entropy_of(counts) if len(symbols) > 16 else 8.0
     if bits > 0.9875 * width or bits * len(symbols) / 8 + 8 > plain:
         return _pack_plain(symbols, width)
     coder, data = ZSTD, _compressor().compress(np.ascontiguousarray(symbols).data)
-    if bits * len(symbols) / 8 + 16 < (1 - slack) * len(data):
+    if bits * len(symbols) / 8 + 16 < (1 - slack) * len(data) and _least_ans(len(symbols), distinct, bits) < plain:
         packed = _pack_ans(symbols)
         coder, data = (ANS, packed) if len(packed) < (1 - slack) * len(data) else (coder, data)
     return (coder, data) if len(data) < plain else _pack_plain(symbols, width)
+
+
+def _histogram(symbols: Bytes) -> tuple[NDArray[np.int64], int, int]:
+    """How often each symbol is there, in a sample of a long block; the largest symbol; how many are known to differ."""
+    if len(symbols) <= SAMPLE:
+        counts = np.bincount(symbols, minlength=256)
+        present = np.flatnonzero(counts)
+        return counts, int(present[-1]), len(present)
+    counts = np.bincount(symbols[:: -(-len(symbols) // SAMPLE)], minlength=256)
+    return counts, int(symbols.max()), 1 if bool((symbols == symbols[0]).all()) else 2
 
 
 def _pack_plain(symbols: Bytes, width: int) -> tuple[int, bytes]:
@@ -171,6 +189,16 @@ def _unpack_zstd(data: bytes, count: int) -> Bytes:
         raise WireError(f"malformed zstandard frame: {error}") from None
     _require(len(content) == count, f"zstandard frame held {len(content)} bytes; expected {count}")
     return np.frombuffer(content, np.uint8)
+
+
+def _least_ans(count: int, distinct: int, bits: float) -> int:
+    """Bytes below which ``_pack_ans`` cannot come: its table, and the entropy less what the coder rounds off.
+
+    What will not be shorter than the symbols as they are need not be made; of short blocks, most will not.
+    """
+    if count > SAMPLE:  # ``bits`` are those of a sample
+        return 0
+    return 1 + 3 * distinct + 4 * int(count * max(0.0, bits - 0.01) / 32)
 
 
 def _pack_ans(symbols: Bytes) -> bytes:

@@ -26,7 +26,7 @@ def pack_indices(indices: Indices, limit: int) -> bytes:
         indices, flags = np.flatnonzero(missing), COMPLEMENT
     if not len(indices):
         return b""
-    gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
+    gaps = _gaps(indices)
     best = _pack_rice(gaps, limit)
     if len(gaps) >= LEAST_FOR_PCODEC:
         other: bytes = standalone.simple_compress(gaps, ChunkConfig(compression_level=6))
@@ -54,6 +54,13 @@ def unpack_indices(data: bytes, count: int, limit: int) -> Indices:
     return np.flatnonzero(kept)
 
 
+def _gaps(indices: Indices) -> NDArray[np.uint32]:
+    """How many are left out before each of the strictly ascending indices."""
+    gaps = indices.astype(np.uint32)
+    gaps[1:] -= gaps[:-1] + np.uint32(1)  # the right side is computed first
+    return gaps
+
+
 def _pack_rice(gaps: NDArray[np.uint32], limit: int) -> bytes:
     """The parameter b (one byte), the b low bits of every gap, then every quotient in unary."""
     guess = max(0, int(np.log2(np.log(2) * limit / len(gaps))))
@@ -78,7 +85,7 @@ def _unpack_rice(data: bytes, count: int, limit: int) -> NDArray[np.uint32]:
     stops = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8, offset=middle)))
     _require(len(stops) == count, f"{len(stops)} indices in Rice code; expected {count}")
     _require(int(stops[-1]) // 8 == len(data) - middle - 1, "Rice code with bytes left over")
-    gaps = (np.diff(stops, prepend=-1) - 1).astype(np.uint32) << np.uint32(low)
+    gaps = _gaps(stops) << np.uint32(low)
     for bit, column in enumerate(columns[: count * low].reshape(count, low).T):
         gaps |= column.astype(np.uint32) << np.uint32(bit)
     return gaps
