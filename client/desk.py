@@ -75,6 +75,11 @@ class Desk:
         self.watch.replied(kind, sum(map(len, reply.values())))
         return reply
 
+    def rest(self) -> None:
+        """Let go of private states, which the store has; the client keeps its seat and its examples."""
+        for participant in self._seated.values():
+            participant.rest()
+
     def _answer(self, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
         message = parts.get(MESSAGE, b"")
         if kind == HELLO:

@@ -105,6 +105,7 @@ class Participant:
         self._replica_every = replica_every
         self._committed: Committed | None = read_committed(store)
         self._pending: Pending | None = store.read("pending")
+        self._rests = False  # whether what it has is in its store only
         if shelf.held is None:
             shelf.held = store.read("replica")
         if shelf.held is not None and shelf.held.incarnation != self.incarnation:
@@ -116,6 +117,11 @@ class Participant:
     def shelf(self) -> Shelf:
         """Where its replica lies."""
         return self._shelf
+
+    def rest(self) -> None:
+        """Let go of the private state, until the next question: for hosts of many clients, when the store has it."""
+        self._committed = self._pending = None
+        self._rests = True
 
     def welcome(self) -> WelcomeReply:
         """What the server learns of this client."""
@@ -257,8 +263,15 @@ class Participant:
             self.workplace.load_frozen(kept.packed)
         return kept.digest == self.workplace.frozen_digest()
 
+    def _wake(self) -> None:
+        """Have the private state at hand, as the store has it."""
+        if self._rests:
+            self._committed, self._pending = read_committed(self.store), self.store.read("pending")
+            self._rests = False
+
     def _settle(self, request: RoundRequest, held: Held) -> Committed:
         """The server's chain decides the pending uplink; a lost private state is restored, or begun anew."""
+        self._wake()
         pending, committed = self._pending, self._committed
         if pending is not None and request.chain == pending.chain:
             self.store.rename("pending", "committed")

@@ -17,16 +17,16 @@ from client.workshop import Workshops
 from flwr.app import Context, Message  # isort: skip
 
 NEAR = 1000  # clients whose examples stay in memory
-STATE_BYTES = 256 << 20  # of private states that stay in memory
+STATE_BYTES = 64 << 20  # of private states that stay in memory; the others are mapped when they are needed
 
 
 class VirtualClients:
     """Clients by name. The memory that they take does not grow with their number, where there is a ``folder``.
 
     Private states stay in memory up to ``state_bytes``; those of the clients that were asked longest ago go to the
-    folder. With ``through`` each state is on disk before it is answered with, for a process that may be killed. The
-    examples of the last ``near`` clients stay, the others' are made anew. Usable as a ClientApp, whose node config
-    names the client (``client-id``).
+    folder, and are mapped from there. With ``through`` each state is on disk before it is answered with, for a process
+    that may be killed. The examples of the last ``near`` clients stay, the others' are made anew. Usable as a
+    ClientApp, whose node config names the client (``client-id``).
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class VirtualClients:
         self._shelf = Shelf()
         self._invitations = Invitations()
         self._desks: OrderedDict[str, Desk] = OrderedDict()  # longest ago first
-        self._stores: OrderedDict[str, VirtualClientStore] = OrderedDict()  # likewise
-        self._sizes: dict[str, int] = {}
+        self._stores: dict[str, VirtualClientStore] = {}  # of the desks, and of whoever has something in memory
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # of what stores have in memory; longest ago first
         self._held_bytes = 0
 
     def answer(self, name: str, kind: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -77,10 +77,9 @@ class VirtualClients:
         try:
             yield desk
         finally:
-            if name in self._stores:
-                self._stores.move_to_end(name)
-                size = self._stores[name].size_bytes
-                self._held_bytes += size - self._sizes.get(name, 0)
+            self._held_bytes -= self._sizes.pop(name, 0)
+            if name in self._stores and (size := self._stores[name].size_bytes):
+                self._held_bytes += size
                 self._sizes[name] = size
             self._make_room()
 
@@ -94,18 +93,16 @@ class VirtualClients:
     def _make_room(self) -> None:
         while len(self._desks) > self._most_near:
             name, _ = self._desks.popitem(last=False)
-            if not self._sizes.get(name):
-                self._forget(name)
-        while self._folder is not None and self._held_bytes > self._state_bytes and len(self._stores) > 1:
-            name = next(iter(self._stores))
+            if name not in self._sizes:
+                self._stores.pop(name, None)
+        while self._folder is not None and self._held_bytes > self._state_bytes and len(self._sizes) > 1:
+            name, size = self._sizes.popitem(last=False)
+            self._held_bytes -= size
             self._stores[name].spill()
-            self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        """Let go of what a client has in memory; its participant holds the same tensors."""
-        self._held_bytes -= self._sizes.pop(name, 0)
-        self._stores.pop(name, None)
-        self._desks.pop(name, None)
+            if name in self._desks:
+                self._desks[name].rest()  # its participant holds the same tensors
+            else:
+                del self._stores[name]
 
 
 __all__ = ["VirtualClients"]

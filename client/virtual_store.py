@@ -1,6 +1,5 @@
 """The state of a simulated client: in memory while there is room, on disk beyond, nothing before its first answer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -55,6 +54,7 @@ class VirtualClientStore(ClientStore):
         self._through = through and disk is not None
         self._filed = disk is not None and disk.exists()  # whether there may be slots on disk
         self._near: dict[str, Any] = {}
+        self._sizes: dict[str, int] = {}  # of what is near
         self._unwritten: set[str] = set()
 
     def read(self, slot: str) -> Any | None:
@@ -65,7 +65,7 @@ class VirtualClientStore(ClientStore):
             assert self._disk is not None
             value = self._disk.read(slot)
             if value is not None:
-                self._near[slot] = value
+                self._keep(slot, value)
         return self._near.get(slot)
 
     def write(self, slot: str, value: Any) -> None:
@@ -73,7 +73,7 @@ class VirtualClientStore(ClientStore):
         if slot == "welcome":
             self._invitations.write(self._client, value)
         elif slot not in SHARED:
-            self._near[slot] = value
+            self._keep(slot, value)
             self._unwritten.add(slot)
             if self._through:
                 self._write_near()
@@ -83,6 +83,7 @@ class VirtualClientStore(ClientStore):
         self._near.pop(to, None)
         if slot in self._near:
             self._near[to] = self._near.pop(slot)
+            self._sizes[to] = self._sizes[slot]
         self._unwritten.discard(to)
         if slot in self._unwritten:  # the disk has an older value under this name, or none
             self._unwritten.remove(slot)
@@ -90,7 +91,12 @@ class VirtualClientStore(ClientStore):
             self._remove_filed(slot)
         elif self._filed:
             assert self._disk is not None
+            self._disk.remove(to)  # decided already, so it may go first; a file that replaces one is flushed by ext4
             self._disk.rename(slot, to)
+
+    def _keep(self, slot: str, value: Any) -> None:
+        self._near[slot] = value
+        self._sizes[slot] = tensor_bytes(value)
 
     def remove(self, slot: str) -> None:
         """Forget a slot."""
@@ -107,7 +113,7 @@ class VirtualClientStore(ClientStore):
     @property
     def size_bytes(self) -> int:
         """About what is in memory; 0 where there is nothing."""
-        return RECORD_BYTES + tensor_bytes(self._near) if self._near else 0
+        return RECORD_BYTES + sum(self._sizes[slot] for slot in self._near) if self._near else 0
 
     def _write_near(self) -> None:
         assert self._disk is not None
@@ -123,15 +129,13 @@ class VirtualClientStore(ClientStore):
 
 
 def tensor_bytes(value: Any) -> int:
-    """Bytes of the tensors and byte strings in a state, or in a mapping of states."""
+    """Bytes of the tensors and byte strings in a state."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, tuple):
         return sum(map(tensor_bytes, value))
-    if isinstance(value, Mapping):
-        return sum(map(tensor_bytes, value.values()))
     if is_dataclass(value):
         return sum(tensor_bytes(getattr(value, f.name)) for f in fields(value))
     return 0

@@ -68,6 +68,37 @@ def test_a_state_comes_back_with_every_kind_of_value():
     assert loaded.inner.name == "inner"
 
 
+def viewed(data: bytes) -> Any:
+    return state.view(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+
+
+def test_a_view_is_the_state_and_lies_in_the_bytes():
+    body = torch.frombuffer(bytearray(state.dump(example())), dtype=torch.uint8)
+    seen = state.view(body)
+    assert state.same(seen, example())
+    assert seen.x.untyped_storage().data_ptr() == body.untyped_storage().data_ptr()
+
+
+def test_a_view_holds_numbers_that_lie_behind_an_odd_number_of_bytes():
+    value = (
+        torch.arange(3, dtype=torch.uint8),
+        torch.tensor([1.5, -2.5], dtype=torch.float64),
+        torch.zeros(0),
+        b"x" * 99,
+    )
+    assert state.same(viewed(state.dump(value)), value)
+
+
+def test_a_damaged_view_is_refused():
+    data = state.dump(example())
+    header, body = parts(data)
+    header["t00000"]["data_offsets"] = [0, 1 << 20]
+    unknown = {**header, "t00000": {**header["t00000"], "dtype": "F7"}}
+    for broken in (data[:-1], data[:5], b"", joined(header, body), joined(unknown, body), b"\xff" * 20):
+        with pytest.raises(WireError, match="damaged state"):
+            viewed(broken) if broken else state.view(torch.zeros(0, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize(
     "dtype",
     [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool],

@@ -61,6 +61,28 @@ def load(data: bytes, device: torch.device | str = "cpu", like: Any = None) -> A
         raise WireError("damaged state: nested too deeply") from None
 
 
+def view(body: Tensor) -> Any:
+    """The state that ``dump`` wrote, its tensors views of ``body`` (uint8, CPU): for a file that is mapped, not read.
+
+    Raises WireError as ``load``; the bytes must be a node's own.
+    """
+    try:
+        start = 8 + int.from_bytes(body[:8].numpy().tobytes(), "little")
+        header = json.loads(body[8:start].numpy().tobytes())
+        structure = json.loads(header.pop("__metadata__")["structure"])
+        return _rebuild(structure, {name: _viewed(body[start:], entry) for name, entry in header.items()})
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError, ImportError, RuntimeError) as error:
+        raise WireError(f"damaged state: {type(error).__name__}: {error}") from None
+
+
+def _viewed(content: Tensor, entry: dict[str, Any]) -> Tensor:
+    dtype, (start, stop) = DTYPES[entry["dtype"]], entry["data_offsets"]
+    part = content[start:stop]
+    if part.storage_offset() % dtype.itemsize:  # behind a tensor of bytes
+        part = part.clone()
+    return part.view(dtype).reshape(entry["shape"])
+
+
 def same(left: Any, right: Any) -> bool:
     """Whether two states are equal bit for bit (NaN equals NaN of the same bits)."""
     return digest(left) == digest(right)
@@ -115,6 +137,7 @@ def describe(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}
 NAMES |= {torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL", torch.int8: "I8", torch.int16: "I16"}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def _check_like(structure: Any, header: dict[str, Any], like: Any) -> None:
@@ -172,4 +195,4 @@ def _state_class(path: str) -> Any:
     return found
 
 
-__all__ = ["describe", "digest", "dump", "load", "same", "to"]
+__all__ = ["describe", "digest", "dump", "load", "same", "to", "view"]

@@ -33,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "task": {"name": "digits", "hidden": [16], "partition": "iid"},
 }
 STATEFUL = {**OPTIONS, "method": "ef21", "uplink": {"name": "top-k", "fraction": 0.05}, "downlink": "natural"}
+LARGE = {**STATEFUL, "rounds": 4, "task": {**OPTIONS["task"], "hidden": [256]}}  # states that are mapped
 STATELESS = {**OPTIONS, "method": "fedavg", "uplink": "identity", "downlink": "identity"}
 
 
@@ -59,7 +60,7 @@ def play(options: Mapping[str, Any], path: Path, answers: Any, on_round: Any = N
     return read_rounds(path)
 
 
-@pytest.mark.parametrize("options", [STATEFUL, STATELESS], ids=["ef21", "fedavg"])
+@pytest.mark.parametrize("options", [STATEFUL, LARGE, STATELESS], ids=["ef21", "mapped", "fedavg"])
 def test_states_that_find_no_room_in_memory_change_no_bit(options: dict[str, Any], tmp_path: Path) -> None:
     clients = VirtualClients(options["task"], "cpu", tmp_path / "states", state_bytes=1, near=2)
     play(options, tmp_path / "spilled", OfClients(clients.answer))
