@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -12,9 +13,10 @@ from server.control.callers import ControlOptions
 from server.control.control import Control
 from server.control.service import OperatorService
 from server.grpc_server import GrpcServer, Leave
+from thinwire.credentials import Certificate
 from thinwire.errors import ConfigError
 from thinwire.v1.operator_pb2_grpc import add_OperatorServiceServicer_to_server
-from thinwire.wire.endpoint import read
+from thinwire.wire.endpoint import host_and_port, joined, read
 from thinwire.wire.operator import CONTROL
 
 MOST_REQUEST_BYTES = 64 << 10
@@ -49,7 +51,7 @@ class ControlListener:
         token = "" if options.tls else secrets.token_urlsafe(TOKEN_BYTES)
         self._server = _listen(control, options, token)
         try:
-            self._write(options.tls, control.facts.run, token)
+            self._write(options, control.facts.run, token)
         except OSError as error:
             self.close()
             raise ConfigError(f"cannot write {self._path}: {error.strerror}; free some space") from None
@@ -65,14 +67,27 @@ class ControlListener:
             self._path.unlink(missing_ok=True)
         self._server.close()
 
-    def _write(self, tls: bool, run: str, token: str) -> None:
+    def _write(self, options: ControlOptions, run: str, token: str) -> None:
         """The file for programs on this machine; only its owner may read it, and the token in it."""
-        found = {"address": self.address, "pid": os.getpid(), "tls": tls, "run": run, "token": token}
+        found = {"address": from_here(self.address), "pid": os.getpid(), "tls": options.tls, "run": run, "token": token}
+        if options.tls and options.certificate is not None:
+            found["name"] = expected(Certificate.read(options.certificate, "server certificate").hosts)
         aside = self._path.with_name(f".{CONTROL}.{os.getpid()}")
         aside.unlink(missing_ok=True)
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(json.dumps(found) + "\n")
         aside.replace(self._path)
+
+
+def from_here(address: str) -> str:
+    """What to dial on this machine for a service that listens there; on all addresses, that is loopback."""
+    host, port = host_and_port(address)
+    return joined({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+
+
+def expected(hosts: Sequence[str]) -> str:
+    """A name that a certificate for these hosts is good for: who dials loopback expects it in the place of that."""
+    return hosts[0].replace("*", "server", 1) if hosts else ""
 
 
 def _listen(control: Control, options: ControlOptions, token: str) -> GrpcServer:
@@ -101,4 +116,4 @@ def _credentials(options: ControlOptions) -> Any:
     return grpc.ssl_server_credentials([(private, chain)], authority, require_client_auth=True)
 
 
-__all__ = ["ControlListener"]
+__all__ = ["ControlListener", "expected", "from_here"]

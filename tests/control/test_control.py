@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from control_kit import CLIENTS, RUN, clients, running, wait_for
 
+from server.control import service
 from server.control.service import MOST_WATCHERS
 from server.run_store import open_run
+from thinwire.cli.commanding import drain, list_clients
 from thinwire.errors import ConfigError
 from thinwire.v1 import operator_pb2 as messages
 from thinwire.wire.operator import Operator
@@ -250,6 +252,40 @@ def test_a_reason_that_is_too_long_or_not_printable_is_refused(held: Operator) -
 def test_a_request_over_the_limit_is_refused(held: Operator) -> None:
     with pytest.raises(ConfigError, match="larger than max"):
         held.change({"x" * 70_000: "1"})
+
+
+def test_several_clients_are_asked_for_at_once_and_answered_as_one_array(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path) as (_, operator):
+        here = {"run": tmp_path, "address": None, "ca": None, "certificate": None, "key": None}
+        wait_for(lambda: operator.status().round >= 1, "first round")
+        drain(names=["client-0", "client-1"], undo=False, json_=True, **here)
+        told = [one["message"] for one in json.loads(capsys.readouterr().out)]
+        assert [message.split(" is ")[0] for message in told] == ["client 'client-0'", "client 'client-1'"]
+        list_clients(state=["drained"], limit=1, json_=True, **here)
+        assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["client-0"]
+        list_clients(state=["drained"], limit=1, json_=False, **here)
+        listed = capsys.readouterr()
+        assert [line.split()[0] for line in listed.out.splitlines()] == ["client", "client-0"]
+        assert listed.err == "1 of 2 clients; --limit N shows more, --json all\n"
+        with pytest.raises(ConfigError, match="no client of this run is called 'nobody'"):
+            drain(names=["client-1", "nobody"], undo=True, json_=True, **here)
+        assert len(json.loads(capsys.readouterr().out)) == 1  # what was done is told
+
+
+def test_a_large_roster_is_told_again_as_it_was_until_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SOON_SECONDS", -1.0)  # every roster is large
+    monkeypatch.setattr(service, "ROSTER_REST", 1e9)
+    with running(tmp_path) as (_, operator):
+        wait_for(lambda: operator.status().round >= 1, "first round")
+        before, number = operator.clients(), operator.status().round
+        wait_for(lambda: operator.status().round > number + 1, "later round")
+        assert operator.clients() == before
+        operator.drain("client-0")
+        assert operator.clients()[0].state == messages.CLIENT_STATE_DRAINED
 
 
 def one_more_of(held: Operator) -> Operator:

@@ -12,7 +12,7 @@ import pytest
 
 from server.control.callers import ControlOptions
 from server.control.control import Control, RunFacts
-from server.control.listener import ControlListener
+from server.control.listener import ControlListener, expected, from_here
 from thinwire.certificates import Authority, Pair
 from thinwire.cli.controlling import control_options
 from thinwire.cli.serving import ServerConfig
@@ -182,6 +182,24 @@ def test_every_process_has_a_token_of_its_own_and_one_with_certificates_none(
 def test_a_token_that_cannot_be_one_is_named() -> None:
     with pytest.raises(ConfigError, match="THINWIRE_OPERATOR_TOKEN is no token"):
         Operator("127.0.0.1:1", token="line\nbreak")
+
+
+def test_on_the_servers_own_machine_its_certificate_need_not_be_for_loopback(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ours")
+    authority.create()
+    pair, own = authority.issue("server", "server", ["fleet.example", "192.0.2.7"]), authority.issue("operator", "olga")
+    options = ControlOptions("0.0.0.0:0", pair.certificate, pair.key, authority.certificate)
+    olga = (authority.certificate, own.certificate, own.key)
+    with listening(tmp_path, options) as (listener, _):
+        found = ControlFile.find(tmp_path)
+        assert found is not None
+        assert (found.address, found.name) == (f"127.0.0.1:{listener.address.rpartition(':')[2]}", "fleet.example")
+        with Operator.of_run(tmp_path, *olga) as local:
+            assert local.status().run == RUN
+        with Operator(found.address, *olga) as by_address, pytest.raises(ConfigError, match="no answer"):
+            by_address.status()
+    assert [from_here(one) for one in ("[::]:7", "[::1]:7", "10.0.0.5:7")] == ["[::1]:7", "[::1]:7", "10.0.0.5:7"]
+    assert [expected(hosts) for hosts in ((), ("*.fleet.example", "a"))] == ["", "server.fleet.example"]
 
 
 def test_the_control_file_says_where_while_the_service_is_there_and_is_its_owners_only(tmp_path: Path) -> None:

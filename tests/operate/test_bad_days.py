@@ -1,5 +1,6 @@
 """Bad days of an operator: each is one clear line and exit code 2, and nothing is lost or left behind."""
 
+import json
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from dated import Authority
 from test_cli import Ended, Thinwire, thinwire  # noqa: F401  the fixture
 
 from server.run_directory import RunDirectory
+from thinwire.cli import logs
 
 SMALL = ("--clients", "1", "--rounds", "1", "--set", "task.hidden=[4]", "--set", "server.gather_seconds=0.2")
 
@@ -108,3 +110,21 @@ def test_a_server_that_ended_before_its_first_checkpoint_begins_anew_with_keep_o
         line = last(thinwire("server", *SMALL, "--address", "127.0.0.1:0", "--out", "run", "--keep-on"))
         assert "0 of 1 clients" in line
     assert (tmp_path / "run" / "run.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [(("--rounds", "x"), "'x' is not a valid"), (("--nosuch",), "No such option"), (("--log-level", "no"), "allowed:")],
+)
+def test_a_mistake_on_the_command_line_is_a_line_of_json_where_the_log_is(
+    words: tuple[str, ...],
+    phrase: str,
+    thinwire: Thinwire,  # noqa: F811
+) -> None:
+    try:
+        ended = thinwire("server", "--log-json", *words)
+    finally:
+        logs.set_up(False, "info")
+    (line,) = map(json.loads, ended.err.splitlines())
+    assert (ended.code, line["level"]) == (2, "error")
+    assert phrase in line["message"]

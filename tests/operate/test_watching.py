@@ -154,6 +154,15 @@ def test_the_picture_fits_the_window(view: RunView, size: tuple[int, int]) -> No
     assert len(lines) <= max(height, 22)
 
 
+@pytest.mark.parametrize("width", [40, 52, 60, 76, 98])
+def test_a_narrow_table_of_clients_has_fewer_columns_and_cuts_none(view: RunView, width: int) -> None:
+    view.clients = [{**client, "state": "connected", "mean_seconds": 12.34} for client in view.clients]
+    lines = drawn(Page(view), width, 24).splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("slowest clients"))
+    assert not [line for line in lines[place : place + 3] if "…" in line]
+    assert all("12.34" in line for line in lines[place + 1 : place + 3])
+
+
 @pytest.mark.parametrize("width", [56, 80, 100])
 def test_a_narrow_window_keeps_the_bar_and_what_is_left(view: RunView, width: int) -> None:
     view.status |= {"state": "running", "round": 500_000, "rounds": 1_000_000, "seconds": 108.0}

@@ -16,6 +16,7 @@ from report_kit import ENDS_SCRIPT, HOSTILE, made_up, options, record_run
 
 from thinwire.cli.drawing import report
 from thinwire.cli.options import run_options
+from thinwire.cli.page_clients import MOST_CLIENTS
 from thinwire.cli.page_curves import curves, thinned
 from thinwire.cli.page_events import MOST_EVENTS, events
 from thinwire.cli.recorded_run import RecordedRun
@@ -239,6 +240,22 @@ def test_bytes_by_client_and_their_dense_equivalent_add_up_to_the_runs(tmp_path:
     assert sum(clients["up"]) == sum(row["uplink_bytes"] for row in run.rows)
     assert sum(clients["down"]) == sum(row["downlink_bytes"] for row in run.rows)
     assert sum(clients["denseUp"]) + sum(clients["denseDown"]) == sum(row["dense_bytes"] for row in run.rows)
+    assert clients["total"] == {name: sum(clients[name]) for name in ("up", "down", "denseUp", "denseDown")}
+
+
+def test_of_more_clients_than_are_listed_all_count_and_the_slowest_are_found() -> None:
+    run = made_up(400, 3 * MOST_CLIENTS, 50)
+    run.rows[300]["client_seconds"][str(run.rows[300]["replied"][-1])] = 77.0  # type: ignore[index]
+    clients = data_of(page(run, [], {}))["clients"]
+    assert len(clients["name"]) == MOST_CLIENTS < clients["of"] == 3 * MOST_CLIENTS
+    assert run.rows[300]["replied"][-1] > MOST_CLIENTS
+    total = clients["total"]
+    assert total["up"] == sum(row["uplink_bytes"] for row in run.rows) > sum(clients["up"])
+    assert total["down"] == sum(row["downlink_bytes"] for row in run.rows)
+    assert total["denseUp"] + total["denseDown"] == sum(row["dense_bytes"] for row in run.rows)
+    assert clients["slowest"][0]["longest"] == 77.0
+    means = [client["mean"] for client in clients["slowest"]]
+    assert means == sorted(means, reverse=True)
 
 
 def test_the_page_has_the_digest_of_the_model(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 from thinwire.errors import RoundError, ThinwireError
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+LOG_JSON = "--log-json"
 COMPLETING = "_THINWIRE_COMPLETE"  # set by the shell's completion
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     try:
         code = command_line(app)(standalone_mode=False, prog_name="thinwire")
     except ThinwireError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _tell(str(error))
         sys.exit(FAILED if isinstance(error, RoundError) else MISTAKE)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -43,4 +44,14 @@ def _usage(error: Exception) -> None:
     """A wrong flag or argument, as one line."""
     message = error.format_message() if hasattr(error, "format_message") else (str(error) or "aborted")
     if message:  # where help was printed there is no more to say
-        sys.stderr.write(f"error: {message}\n")
+        _tell(message)
+
+
+def _tell(message: str) -> None:
+    """What is wrong, in the form that was asked for, also where that is found before --log-json has been heard."""
+    if LOG_JSON in sys.argv:
+        from thinwire.cli import logs
+
+        if not logs.as_json():
+            logs.set_up(True, "info")
+    sys.stderr.write(f"error: {message}\n")

@@ -25,6 +25,7 @@ clients_app = typer.Typer(no_args_is_help=True, help="The clients of a run: list
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of clients.")]
 CLIENT_STATES = ("unknown", "connected", "absent", "drained", "banned")  # by ClientState
 SPARE_OF_CLIENTS = ("weight", "examples", "last seen", "failed")  # on a narrow terminal, in this order
+MOST_LISTED = 500  # a table takes a millisecond a line
 States = Annotated[
     list[str] | None,
     typer.Option("--state", help=f"Only these: {', '.join(CLIENT_STATES[1:-1])} or {CLIENT_STATES[-1]}. Repeatable."),
@@ -34,25 +35,25 @@ States = Annotated[
 @at_a_run()
 def pause(where: Whereabouts, json_: Json = False) -> None:
     """Hold a run after the open round; its clients stay connected."""
-    _told(where, lambda operator: operator.pause(), json_)
+    _told(where, [lambda operator: operator.pause()], json_)
 
 
 @at_a_run()
 def resume(where: Whereabouts, json_: Json = False) -> None:
     """Go on after a pause. A server that is gone is started anew: thinwire server --resume RUN_DIR."""
-    _told(where, lambda operator: operator.resume(), json_)
+    _told(where, [lambda operator: operator.resume()], json_)
 
 
 @at_a_run()
 def stop(where: Whereabouts, json_: Json = False) -> None:
     """End a run after the open round, with a checkpoint; thinwire server --resume RUN_DIR goes on."""
-    _told(where, lambda operator: operator.stop(), json_)
+    _told(where, [lambda operator: operator.stop()], json_)
 
 
 @at_a_run()
 def checkpoint(where: Whereabouts, json_: Json = False) -> None:
     """Write a checkpoint after the open round."""
-    _told(where, lambda operator: operator.checkpoint(), json_)
+    _told(where, [lambda operator: operator.checkpoint()], json_)
 
 
 @at_a_run(RunOption)
@@ -63,7 +64,7 @@ def set_(
 ) -> None:
     """Change keys of a run from its next round on: rounds, participation, deadlines, rates."""
     keys = dict(map(_assignment, assignments))
-    _told(where, lambda operator: operator.change(keys), json_)
+    _told(where, [lambda operator: operator.change(keys)], json_)
 
 
 @clients_app.command("list")
@@ -71,7 +72,9 @@ def set_(
 def list_clients(
     where: Whereabouts,
     state: States = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"Only the first so many (default: {MOST_LISTED}; with --json all).")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """The clients of a run: who is there, how fast, how many bytes; of a run that is over, from its record."""
@@ -90,9 +93,10 @@ def list_clients(
     if json_:
         print(json.dumps(chosen[:limit]))
         return
-    print_fitting(lambda without: clients_table(chosen[:limit], without), SPARE_OF_CLIENTS)
-    if limit is not None and len(chosen) > limit:
-        sys.stderr.write(f"{limit} of {len(chosen)} clients\n")
+    shown = chosen[: limit or MOST_LISTED]
+    print_fitting(lambda without: clients_table(shown, without), SPARE_OF_CLIENTS)
+    if len(shown) < len(chosen):
+        sys.stderr.write(f"{len(shown)} of {len(chosen)} clients; --limit N shows more, --json all\n")
 
 
 @clients_app.command()
@@ -105,8 +109,7 @@ def drain(
     json_: Json = False,
 ) -> None:
     """Ask clients no more, or again with --undo; their weights and their states stay."""
-    for name in names:
-        _told(where, _draining(name, undo), json_)
+    _told(where, [_draining(name, undo) for name in names], json_)
 
 
 @clients_app.command()
@@ -122,8 +125,7 @@ def ban(
     """Put clients out of a run for good: their weights go to the others, their states are forgotten."""
     if sys.stdin.isatty() and not yes:
         typer.confirm(f"put {', '.join(names)} out of the run for good?", abort=True, err=True)
-    for name in names:
-        _told(where, _banning(name, reason), json_)
+    _told(where, [_banning(name, reason) for name in names], json_)
 
 
 def client_fields(client: "Client") -> dict[str, Any]:
@@ -194,16 +196,21 @@ def _assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _told(where: Whereabouts, command: "Command", as_json: bool) -> None:
-    """Carry out one command and print what the server says."""
-    with where.operator() as operator:
-        done = command(operator)
-    if as_json:
-        from thinwire.cli.standing import status_fields
+def _told(where: Whereabouts, commands: Sequence["Command"], as_json: bool) -> None:
+    """Carry out commands, one after the other, and print what the server says; JSON of several is an array."""
+    from thinwire.cli.standing import status_fields
 
-        print(json.dumps({"message": done.message, "status": status_fields(done.status)}))
-    else:
-        print(done.message)
+    answers: list[dict[str, Any]] = []
+    with where.operator() as operator:
+        try:
+            for command in commands:
+                done = command(operator)
+                answers.append({"message": done.message, "status": status_fields(done.status)})
+                if not as_json:
+                    print(done.message)
+        finally:  # what was done is told also where the next is refused
+            if as_json and answers:
+                print(json.dumps(answers if len(commands) > 1 else answers[0]))
 
 
 __all__ = ["checkpoint", "client_fields", "clients_app", "clients_table", "pause", "resume", "set_", "stop"]

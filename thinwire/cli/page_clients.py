@@ -15,6 +15,7 @@ from thinwire.cli.recorded_run import RecordedRun
 from thinwire.cli.run_summary import dense
 
 MOST_CLIENTS = 1000  # that a page lists and maps
+SLOWEST = 8
 MOST_NAME = 80  # characters of a name
 MAP_COLUMNS = 300
 MAP_CELLS = 120_000
@@ -41,27 +42,42 @@ class Sums:
     map: dict[str, NDArray[np.uint16]]  # asked, replied, failed: client x stretch of rounds
     width: int  # rounds in a stretch
 
+    def bytes(self) -> dict[str, Counts | NDArray[np.float64]]:
+        """By direction, as sent and in float32."""
+        return {"up": self.up, "down": self.down, "denseUp": self.dense_up, "denseDown": self.dense_down}
+
 
 def clients(run: RecordedRun) -> dict[str, Any]:
-    """Columns over the clients that are listed, and the map of participation; for JSON."""
+    """Columns over the clients that are listed, sums and the slowest of all, and the map of participation; for JSON."""
     roster = _roster(run)
     sums = _sums(run, roster)
     shown = min(len(roster), MOST_CLIENTS)
-    means = sums.seconds / np.maximum(1, sums.answers)
     return {
         "of": len(roster),
         "name": [client["name"][:MOST_NAME] for client in roster[:shown]],
         "examples": [client.get("examples") for client in roster[:shown]],
-        **{name: getattr(sums, name)[:shown].tolist() for name in ("asked", "replied", "failed", "up", "down", "last")},
+        **{name: getattr(sums, name)[:shown].tolist() for name in ("asked", "replied", "failed", "up", "down")},
         "denseUp": [round(value) for value in sums.dense_up[:shown]],
         "denseDown": [round(value) for value in sums.dense_down[:shown]],
-        "mean": [short(mean) if answers else None for mean, answers in zip(means[:shown], sums.answers, strict=False)],
-        "longest": [
-            short(value) if answers else None
-            for value, answers in zip(sums.longest[:shown], sums.answers, strict=False)
-        ],
+        "total": {name: round(float(values.sum())) for name, values in sums.bytes().items()},
+        "slowest": _slowest(roster, sums),
         "map": _packed(sums, shown, int(run.rows[0]["round"]) if run.rows else 1, run.rounds),
     }
+
+
+def _slowest(roster: Sequence[Mapping[str, Any]], sums: Sums) -> list[dict[str, Any]]:
+    """Of all clients those with the longest mean answers, and the share of them with which they came last."""
+    timed = np.flatnonzero(sums.answers)
+    means = sums.seconds / np.maximum(1, sums.answers)
+    return [
+        {
+            "name": roster[place]["name"][:MOST_NAME],
+            "mean": short(means[place]),
+            "longest": short(sums.longest[place]),
+            "last": sums.last[place] / sums.replied[place] if sums.replied[place] else None,
+        }
+        for place in timed[np.argsort(-means[timed], kind="stable")][:SLOWEST].tolist()
+    ]
 
 
 def _roster(run: RecordedRun) -> list[dict[str, Any]]:

@@ -110,6 +110,9 @@ def _run(
     fleet = replace(fleet, message_bytes=min(fleet.message_bytes, model.most_message_bytes()))
     grid = FleetGrid(fleet, int(run[:15], 16), events=lambda *event: _event(folder, *event))
     try:
+        if loaded and loaded[0].round >= config.rounds:
+            beside = "another run takes another folder, this one goes on with more --rounds"
+            sys.stderr.write(f"the run in {folder.path} is over, {config.rounds} rounds: {beside}\n")
         awaited = "its clients to call again" if loaded else f"{config.clients} clients"
         sys.stderr.write(f"listening on {grid.address}, waiting for {awaited}\n")
         sys.stderr.flush()

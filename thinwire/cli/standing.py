@@ -115,12 +115,12 @@ def title(found: Mapping[str, Any]) -> str:
 
 def onward(found: Mapping[str, Any]) -> str:
     """What the operator can do about the state; empty where nothing is to be done."""
-    folder = found["run_directory"]
+    folder, reason = found["run_directory"], found.get("reason") or "see its events"
     hints = {
         "paused": "thinwire resume goes on",
         "stopped": f"thinwire server --resume {folder} goes on",
         "killed": f"its server is gone; thinwire server --resume {folder} goes on, nothing is lost",
-        "failed": f"{found.get('reason') or 'see its events'}; mend it, then thinwire server --resume {folder}",
+        "failed": reason if "--resume" in reason else f"{reason}; mend it, then thinwire server --resume {folder}",
         "gathering": "it is opened again" if found["round"] else "it begins when all its clients are there",
     }
     return hints.get(str(found["state"]), "")

@@ -18,7 +18,7 @@ from thinwire.cli.words import amount, duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FIXED_LINES = 12  # of everything but clients and events
-NARROW, WIDE = 76, 98  # columns; below them the table of clients has fewer
+TINY, NARROW, WIDE = 52, 76, 98  # columns; below them the table of clients has fewer
 LEAST_CLIENTS, MOST_CLIENTS, LEAST_EVENTS = 3, 20, 3
 GOES_ON = ("running", "pausing", "stopping")
 STATE_STYLES = {"running": "green", "finished": "green", "paused": "yellow", "failed": "red", "killed": "red"}
@@ -101,13 +101,14 @@ def _clients(view: RunView, most: int, width: int) -> Iterator[RenderableType]:
     table.add_column("slowest clients", style="bold", no_wrap=True, overflow="ellipsis", min_width=15, max_width=24)
     table.add_column("state", no_wrap=True)
     counts, sums = width >= NARROW, width >= WIDE
-    for column in ("seconds", "link", *(("answered",) if counts else ()), *(("up", "down") if sums else ())):
+    links = ("link",) if width >= TINY else ()
+    for column in ("seconds", *links, *(("answered",) if counts else ()), *(("up", "down") if sums else ())):
         table.add_column(column, justify="right", no_wrap=True)
     for client in view.slowest(most):
         seconds, rate = client.get("mean_seconds"), rates.get(int(client["index"]))
         state = "asked" if client["name"] in asked else str(client.get("state", ""))
         cells = [escape(client["name"]), state, "" if seconds is None else f"{seconds:.2f}"]
-        cells += ["" if rate is None else f"{amount(rate)}/s"]
+        cells += ["" if rate is None else f"{amount(rate)}/s"] if links else []
         cells += [f"{client['replied']} of {client['asked']}"] if counts else []
         cells += [amount(client["uplink_bytes"]), amount(client["downlink_bytes"])] if sums else []
         table.add_row(*cells)

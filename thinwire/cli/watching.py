@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -119,7 +119,7 @@ def _live(where: Whereabouts, last: int) -> Iterator[Event]:
             yield of_message(message)
 
 
-def _recorded(where: Whereabouts, after: int) -> list[Event]:
+def _recorded(where: Whereabouts, after: int) -> Sequence[Event]:
     """What the record of a run directory has, rounds among the events."""
     from server.run_store import holds_record, open_run
 

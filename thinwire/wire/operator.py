@@ -46,6 +46,7 @@ class ControlFile:
     tls: bool
     run: str
     token: str = field(repr=False)  # that callers without TLS show; empty with TLS
+    name: str  # that the server's certificate is for, with TLS
 
     @staticmethod
     def find(folder: Path) -> "ControlFile | None":
@@ -54,9 +55,11 @@ class ControlFile:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             where = str(found["address"]), int(found["pid"]), bool(found["tls"])
-            return ControlFile(*where, str(found["run"]), str(found.get("token", "")))
+            return ControlFile(*where, str(found["run"]), str(found.get("token", "")), str(found.get("name", "")))
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise ConfigError(f"cannot read {path}: the server of {folder} listens to its own user only") from None
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
         except (ValueError, TypeError, KeyError):
@@ -78,8 +81,12 @@ class Operator:
         certificate: Path | None = None,
         key: Path | None = None,
         token: str = "",
+        server_name: str = "",
     ) -> None:
-        """``address``: host:port. With ``ca`` over TLS, showing ``certificate``; else loopback, with ``token``."""
+        """``address``: host:port. With ``ca`` over TLS, showing ``certificate``; else loopback, with ``token``.
+
+        ``server_name``: what the server's certificate is for, where that is not the host that is dialled.
+        """
         host, _ = host_and_port(address)
         if (certificate is None) != (key is None):
             raise ConfigError("certificate and key belong together: give both or neither")
@@ -93,7 +100,12 @@ class Operator:
             raise ConfigError(f'{TOKEN} is no token: it is the word behind "token" in {CONTROL} of the run directory')
         self.address = address
         self._metadata = ((TOKEN_KEY, token),) if token and ca is None else ()
-        options = [("grpc.max_receive_message_length", MOST_ANSWER_BYTES), ("grpc.use_local_subchannel_pool", 1)]
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MOST_ANSWER_BYTES),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if server_name:
+            options.append(("grpc.ssl_target_name_override", server_name))
         authority = read(ca, "CA certificate")
         if authority is None:
             self._channel = grpc.insecure_channel(address, options)
@@ -115,9 +127,9 @@ class Operator:
                 f"the server of {folder} wants an operator's certificate: give --ca, --certificate and --key, or "
                 "THINWIRE_OPERATOR_CA, _CERTIFICATE and _KEY (thinwire certs operator NAME makes one)"
             )
-        return (
-            Operator(found.address, ca, certificate, key) if found.tls else Operator(found.address, token=found.token)
-        )
+        if found.tls:
+            return Operator(found.address, ca, certificate, key, server_name=found.name)
+        return Operator(found.address, token=found.token)
 
     def status(self) -> messages.Status:
         """Where the run stands."""

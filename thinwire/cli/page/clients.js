@@ -2,9 +2,8 @@
 const FEW_CLIENTS = 12;
 
 function directions(holder, clients) {
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
   for (const [name, sent, dense] of [["Up", "up", "denseUp"], ["Down", "down", "denseDown"]]) {
-    const [total, whole_] = [sum(clients[sent]), sum(clients[dense])];
+    const [total, whole_] = [clients.total[sent], clients.total[dense]];
     const share = whole_ ? total / whole_ : 0;
     const bar = element("div", { class: "fill", hidden: total === 0 });
     bar.style.width = `${Math.min(100, 100 * share)}%`;
@@ -99,18 +98,16 @@ function compare(a, b) {
 }
 
 function slowest(holder, clients) {
-  const timed = clients.name.map((_, place) => place).filter((place) => clients.mean[place] !== null);
-  if (!timed.length) return;
-  const shown = timed.sort((a, b) => clients.mean[b] - clients.mean[a]).slice(0, 8);
-  const most = clients.mean[shown[0]];
-  const rows = shown.map((place) => {
+  const shown = clients.slowest;
+  if (!shown.length) return;
+  const most = shown[0].mean;
+  const rows = shown.map((client) => {
     const bar = element("i");
-    bar.style.width = `${most ? (100 * clients.mean[place]) / most : 0}%`;
+    bar.style.width = `${most ? (100 * client.mean) / most : 0}%`;
     const meter = element("span", { class: "meter", "aria-hidden": "true" }, bar);
-    const last = clients.replied[place] ? percent(clients.last[place] / clients.replied[place], 2) : "–";
-    return element("tr", {}, element("th", { scope: "row" }, clients.name[place]),
-      element("td", { class: "barred" }, duration(clients.mean[place]), meter),
-      element("td", {}, duration(clients.longest[place])), element("td", {}, last));
+    return element("tr", {}, element("th", { scope: "row" }, client.name),
+      element("td", { class: "barred" }, duration(client.mean), meter),
+      element("td", {}, duration(client.longest)), element("td", {}, client.last === null ? "–" : percent(client.last, 2)));
   });
   const names = ["Slowest clients", "Mean", "Longest", "Last to answer"];
   const head = element("tr", {}, names.map((name) => element("th", { scope: "col" }, name)));
