@@ -93,6 +93,41 @@ def test_bad_hosts_and_days_are_refused(authority):
         authority.issue("client", "ann", days=0)
 
 
+def test_what_is_refused_revokes_nothing_and_signs_nothing(authority):
+    server = authority.issue("server", "server", ["example.org"])
+    before = {path.name: path.read_bytes() for path in authority.folder.iterdir()}
+    with pytest.raises(ConfigError, match="without a port"):
+        authority.issue("server", "server", ["example.org:8500"], force=True)
+    done = CliRunner().invoke(app, ["client", "ann", "server", "--dir", str(authority.folder)])
+    assert isinstance(done.exception, ConfigError)
+    assert f"{server.certificate} exists already" in str(done.exception)
+    assert {path.name: path.read_bytes() for path in authority.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"days": 0}, "days = 0; allowed: 1 to 36500"),
+        ({"days": -7}, "days = -7"),
+        ({"days": 10**9}, "days = 1000000000"),
+        ({"name": ""}, "name ''; allowed: 1 to 64"),
+        ({"name": "x" * 65}, "allowed: 1 to 64"),
+        ({"name": "two\nlines"}, "printable"),
+    ],
+)
+def test_an_authority_of_impossible_days_or_name_is_not_made(options, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        Authority(tmp_path / "certs").create(**options)
+    assert not (tmp_path / "certs").exists()
+
+
+def test_an_authority_whose_time_is_over_signs_nothing(authority, monkeypatch):
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=certificates.AUTHORITY_DAYS + 1)
+    monkeypatch.setattr(certificates, "_now", lambda: later)
+    with pytest.raises(ConfigError, match=r"the authority in .* expired on .*; make another"):
+        authority.issue("client", "ann")
+
+
 def test_a_certificate_of_another_authority_or_past_its_time_is_refused(authority, tmp_path, monkeypatch):
     stranger = Authority(tmp_path / "other")
     stranger.create()

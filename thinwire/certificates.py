@@ -33,7 +33,10 @@ CERTIFICATE_DAYS = 825
 CLOCK_SKEW = datetime.timedelta(hours=1)
 """How far a certificate's start lies in the past, so that a clock that is late still takes it."""
 
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a common name has at most 64 characters
+MOST_AUTHORITY_DAYS = 36_500
+MOST_NAME = 64  # characters of a common name
+NAME = re.compile(rf"[ -~]{{1,{MOST_NAME}}}")
+FILE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class Authority:
 
     def create(self, name: str = "thinwire", days: int = AUTHORITY_DAYS, force: bool = False) -> None:
         """A new authority. Raises ConfigError where one is there, unless ``force``: that voids all it signed."""
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"name {name!r}; allowed: 1 to {MOST_NAME} printable ASCII characters")
+        _check_days(days, MOST_AUTHORITY_DAYS)
         if (self.certificate.exists() or self._key.exists()) and not force:
             raise ConfigError(f"{self.folder} holds an authority already; --force replaces it and voids what it signed")
         _make(self.folder)
@@ -95,22 +101,17 @@ class Authority:
         """Sign a certificate; for a server, ``hosts`` are the names and addresses it is reached under.
 
         Raises ConfigError on a name that cannot be a file and an identity, where the pair exists (unless ``force``,
-        which revokes the one before), and where the folder holds no authority.
+        which revokes the one before), and where the folder holds no authority, or one whose time is over. What is
+        refused changes no file.
         """
-        if fault_of_identity(name) or not FILE_NAME.fullmatch(name):
-            raise ConfigError(f"name {name!r}; allowed: 1 to 64 letters, digits, dots, dashes, beginning with no dash")
-        if not 0 < days <= AUTHORITY_DAYS:
-            raise ConfigError(f"days = {days}; allowed: 1 to {AUTHORITY_DAYS}")
-        pair = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        if name == "ca":
-            raise ConfigError("'ca' is the authority's own name; choose another")
-        if (pair.certificate.exists() or pair.key.exists()) and not force:
-            raise ConfigError(f"{pair.certificate} exists already; --force revokes it and writes a new one")
+        self.check_free(name, force)
+        _check_days(days, AUTHORITY_DAYS)
+        pair = self._pair(name)
         authority, signer = self._load()
+        if authority.not_valid_after_utc <= _now():
+            ended = f"{authority.not_valid_after_utc:%Y-%m-%d}"
+            raise ConfigError(f"the authority in {self.folder} expired on {ended}; make another with certs init --force")
         expiry = min(_now() + datetime.timedelta(days=days), authority.not_valid_after_utc)
-        issued = self.issued()
-        if any(one.name == name and not one.revoked for one in issued):
-            issued = self._revoke(issued, name)
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_subject(name, role), authority.subject, key, days, expiry)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -123,10 +124,29 @@ class Authority:
             names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
         certificate = builder.sign(signer, hashes.SHA256())
+        issued = self.issued()
+        if any(one.name == name and not one.revoked for one in issued):
+            issued = self._revoke(issued, name)
         _write(pair.key, _pem_of(key), 0o600)
         _write(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         self._record([*issued, Issued(name, role, f"{certificate.serial_number:x}", expiry.isoformat())])
         return pair
+
+    def check_free(self, name: str, force: bool = False) -> None:
+        """Raises ConfigError for a name that cannot be issued, or is already, unless ``force``."""
+        if fault_of_identity(name) or not FILE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"name {name!r}; allowed: 1 to {MOST_NAME} letters, digits, dots, dashes, underscores, the first a "
+                "letter or digit"
+            )
+        if name == "ca":
+            raise ConfigError("'ca' is the authority's own name; choose another")
+        pair = self._pair(name)
+        if (pair.certificate.exists() or pair.key.exists()) and not force:
+            raise ConfigError(f"{pair.certificate} exists already; --force revokes it and writes a new one")
+
+    def _pair(self, name: str) -> Pair:
+        return Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
 
     def issued(self) -> list[Issued]:
         """All that was signed, oldest first. Raises ConfigError where the record cannot be read."""
@@ -223,6 +243,11 @@ def check_signed(certificate: Path, authority: Path) -> Shown:
     if signed.not_valid_before_utc > _now():
         raise ConfigError(f"{certificate} is valid from {signed.not_valid_before_utc} UTC only; check the clock")
     return shown
+
+
+def _check_days(days: int, most: int) -> None:
+    if not 0 < days <= most:
+        raise ConfigError(f"days = {days}; allowed: 1 to {most}")
 
 
 def _builder(

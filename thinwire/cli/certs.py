@@ -57,6 +57,8 @@ def client(
 ) -> None:
     """Sign a certificate for each client."""
     authority = Authority(folder)
+    for name in names:  # all of them or none
+        authority.check_free(name, force)
     pairs = [authority.issue("client", name, (), days, force) for name in names]
     if json_:
         print(json.dumps([_fields(pair, authority) for pair in pairs]))
