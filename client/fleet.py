@@ -77,6 +77,7 @@ class FleetSession:
         self._stream: Stream | None = None
         self._lock = threading.Lock()
         self.dials = 0  # connections dialled
+        self.refused = False  # the server turned this client away for good
 
     def run_forever(self, stop_event: threading.Event | None = None, leave_event: threading.Event | None = None) -> str:
         """Serve until the run is finished (the server's reason is returned) or until stopped (an empty string).
@@ -127,6 +128,7 @@ class FleetSession:
             if verdict.finished is not None:
                 return verdict.finished
             if verdict.refused is not None:
+                self.refused = True
                 raise ConfigError(f"{self._options.address} refused {self._options.identity!r}: {verdict.refused}")
             if verdict.opened:
                 reached, wait_seconds = time.monotonic(), self._options.first_wait_seconds

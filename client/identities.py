@@ -2,8 +2,9 @@
 
 For clients that are made in numbers (``docker compose up --scale client=8``) and share a folder of certificates and one
 of states. A claim is a file lock, so it ends with the process, however that ends. The lock file remembers the host
-name: a container that comes back takes its old name and finds its state; a new one takes a name that was never used, or
-else that of a host that is gone, and its state with it.
+name: a container that comes back takes its old name and finds its state. A new one takes the name that was left last,
+and its state with it: containers that were made anew in the middle of a run go on as its clients. What a server refused
+is tried last.
 """
 
 import fcntl
@@ -15,6 +16,8 @@ from pathlib import Path
 from thinwire.errors import ConfigError
 
 MOST_HOST_BYTES = 256
+REFUSED = b"\0"
+"""In the place of a host, in the lock file of a name that its server refused; no host is called so."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Claim:
     key: Path
     descriptor: int  # holds the lock
 
+    def refused(self) -> None:
+        """The server will not have this name: whoever claims next takes another, if there is one."""
+        _write(self.descriptor, REFUSED)
+
 
 def claim(folder: Path, state: Path, host: str | None = None) -> Claim:
     """Take an identity of ``folder`` (NAME.pem with NAME.key); the locks are in ``state``, which all claimants share.
@@ -36,12 +43,10 @@ def claim(folder: Path, state: Path, host: str | None = None) -> Claim:
     names, locks = _names(folder), state / "identities"
     try:
         locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = {name: _last_holder(locks / name) for name in names}
-        for name in sorted(names, key=lambda name: (held[name] != me, held[name] != b"")):
+        for name in sorted(names, key=lambda name: _rank(locks / name, me)):
             descriptor = _lock(locks / name)
             if descriptor is not None:
-                os.pwrite(descriptor, me, 0)
-                os.ftruncate(descriptor, len(me))
+                _write(descriptor, me)
                 return Claim(name, folder / f"{name}.pem", folder / f"{name}.key", descriptor)
     except OSError as error:
         raise ConfigError(f"cannot claim an identity in {locks}: {error.strerror}; choose another --state") from None
@@ -59,8 +64,19 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _last_holder(path: Path) -> bytes:
-    return path.read_bytes()[:MOST_HOST_BYTES] if path.exists() else b""
+def _rank(path: Path, me: bytes) -> tuple[int, int]:
+    """The smaller, the better: one's own, what was used last, what was never used, what was refused first."""
+    if not path.exists():
+        return 2, 0
+    holder, when = path.read_bytes()[:MOST_HOST_BYTES], path.stat().st_mtime_ns
+    if holder == REFUSED:
+        return 3, when
+    return (0, 0) if holder == me else (1, -when)
+
+
+def _write(descriptor: int, holder: bytes) -> None:
+    os.pwrite(descriptor, holder, 0)
+    os.ftruncate(descriptor, len(holder))
 
 
 def _names(folder: Path) -> list[str]:

@@ -36,15 +36,33 @@ def test_each_claimant_gets_a_name_of_its_own_and_the_last_one_none(folder, tmp_
 
 def test_a_host_that_comes_back_has_its_old_name_and_a_new_one_the_name_of_the_gone(folder, tmp_path):
     taken = {host: claim(folder, tmp_path / "state", host) for host in ("a", "b", "c")}
-    for one in taken.values():
+    for minute, one in enumerate(taken.values()):
+        os.utime(one.descriptor, (60 * minute, 60 * minute))
         release(one)
     assert claim(folder, tmp_path / "state", "b").name == taken["b"].name
-    assert claim(folder, tmp_path / "state", "d").name == taken["a"].name
+    assert claim(folder, tmp_path / "state", "d").name == taken["c"].name
 
 
-def test_a_new_host_prefers_a_name_that_nobody_had(folder, tmp_path):
-    release(claim(folder, tmp_path / "state", "a"))
-    assert claim(folder, tmp_path / "state", "b").name == "client-2"
+def test_hosts_that_are_made_anew_take_the_names_that_were_left_last(folder, tmp_path):
+    """They are what the run knows; who is new beside them takes a name that nobody had."""
+    for host in ("a", "b"):
+        release(claim(folder, tmp_path / "state", host))  # the same name: the first was left when the second came
+    old = [claim(folder, tmp_path / "state", host) for host in ("c", "d")]
+    assert [one.name for one in old] == ["client-1", "client-2"]
+    for one in old:
+        release(one)
+    anew = [claim(folder, tmp_path / "state", host) for host in ("e", "f", "g")]
+    assert {one.name for one in anew[:2]} == {one.name for one in old}
+    assert anew[2].name == "client-10"
+
+
+def test_a_name_that_was_refused_is_tried_last(folder, tmp_path):
+    for name in ("client-1", "client-2", "client-10"):
+        taken = claim(folder, tmp_path / "state", "a")
+        assert taken.name == name
+        taken.refused()
+        release(taken)
+    assert claim(folder, tmp_path / "state", "a").name == "client-1"  # all of them were: around again
 
 
 def test_a_killed_process_gives_its_name_back(folder, tmp_path):

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from client.app import respond
 from client.desk import Desk
 from client.fleet import FleetSession, SessionOptions
-from client.identities import claim
+from client.identities import Claim, claim
 from client.metrics import ClientMetrics
 from client.settings import ClientSettings, settings_of
 from client.store import DiskClientStore
@@ -30,7 +30,7 @@ from thinwire.tasks import load_task
 @interruptible
 def take_part(options: Mapping[str, Any], interruption: Interruption) -> None:
     """Dial the server and answer until the run is over. Raises ConfigError when refused or out of patience."""
-    settings = _claimed(settings_of(options))
+    settings, claimed = _claimed(settings_of(options))
     choose_device(settings.device)  # what cannot be used is told before the server is called
     if settings.task.get("name"):
         load_task(settings.task)
@@ -45,6 +45,8 @@ def take_part(options: Mapping[str, Any], interruption: Interruption) -> None:
         with interruption.ends(lambda by: leave.set(), then, stop.set):
             reason = session.run_forever(stop, leave)
     finally:
+        if claimed is not None and session.refused:
+            claimed.refused()
         if endpoint is not None:
             endpoint.close()
     if reason:
@@ -67,14 +69,14 @@ def _watched(desk: Desk, session: FleetSession, settings: ClientSettings) -> End
     return endpoint
 
 
-def _claimed(settings: ClientSettings) -> ClientSettings:
+def _claimed(settings: ClientSettings) -> tuple[ClientSettings, Claim | None]:
     """With a name and certificate of the folder of identities, where one is given."""
     if not settings.identities:
-        return settings
+        return settings, None
     if settings.certificate or settings.key:
         raise ConfigError("give either identities, or certificate and key, not both")
     taken = claim(Path(settings.identities), state_of(settings))
-    return replace(settings, name=taken.name, certificate=str(taken.certificate), key=str(taken.key))
+    return replace(settings, name=taken.name, certificate=str(taken.certificate), key=str(taken.key)), taken
 
 
 def state_of(settings: ClientSettings) -> Path:
