@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from thinwire.certificates import Authority
 
@@ -69,6 +70,10 @@ class Project:
         shown = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
         os.kill(int(json.loads(shown)[0]["State"]["Pid"]), signal.SIGKILL)
 
+    def operate(self, *words: str) -> str:
+        """One of the operator's commands."""
+        return self("run", "--rm", "-T", "--no-deps", "operator", *words)
+
     def in_volume(self, volume: str, *words: str) -> str:
         mount = f"{self.name}_{volume}:/there"
         command = ["docker", "run", "--rm", "-v", mount, "--entrypoint", words[0], "thinwire", *words[1:]]
@@ -92,8 +97,10 @@ def test_the_file_parses_and_every_profile_with_it():
     if not COMPOSE:
         pytest.skip("no Compose is installed")
     project = Project()
-    services = project("config", "--services").split()
-    assert {"certs", "server", "client"} <= set(services)
+    assert set(project("config", "--services").split()) >= {"certs", "server", "client"}
+    profiles = [word for name in ("gpu", "dev", "monitoring", "operator") for word in ("--profile", name)]
+    beside = {"client-gpu", "client-dev", "prometheus", "grafana", "operator"}
+    assert set(project(*profiles, "config", "--services").split()) >= beside
     elsewhere = {**project.environment, "SERVER": "fleet.example.org:8500", "CERTS": "/tmp"}
     done = subprocess.run([*COMPOSE, "-f", "docker/clients.yml", "config", "-q"], cwd=ROOT, env=elsewhere)
     assert done.returncode == 0
@@ -105,19 +112,43 @@ def test_three_clients_train_over_mutual_tls_through_every_crash(project):
     assert len(clients) == 3
     project.kill(clients[0])
     project.wait_for("server", r"round 300/")
-    project.kill(project.containers("server")[0])
-    logs = project.wait_for("server", rf"round {ROUNDS}/{ROUNDS} .*(\n.*)*run directory")
-    assert logs.count("listening on") == 2, "the server was not restarted once"
-    assert "resumed" in logs
     restarts = subprocess.run(
         ["docker", "inspect", "--format", "{{.RestartCount}}", clients[0]], capture_output=True, text=True, check=True
     )
     assert int(restarts.stdout) >= 1
+    assert re.search(r"state +running", project.operate("status"))
+    assert "held" in project.operate("pause")
+    project(
+        "up", "-d", "--no-build", "--no-deps", "--force-recreate", "client"
+    )  # new containers, the run's old clients
+    assert "goes on" in project.operate("resume")
+    project.wait_for("server", r"round 500/")
+    project.kill(project.containers("server")[0])
+    logs = project.wait_for("server", rf"round {ROUNDS}/{ROUNDS} .*(\n.*)*run directory")
+    assert logs.count("listening on") == 2, "the server was not restarted once"
+    assert "resumed" in logs
     rows = json.loads(project.in_volume("runs", "thinwire", "runs", "export", "/there/run", "--json"))
     assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
     assert rows[-1]["accuracy"] > 0.9
     assert "model.safetensors" in project.in_volume("runs", "ls", "/there/run")
     assert project.in_volume("client-state", "ls", "/there/identities").split() == ["client-1", "client-2", "client-3"]
+
+
+def test_other_names_of_the_server_are_another_certificate_and_what_is_revoked_reaches_the_server(project):
+    authority = ["run", "--rm", "-T", "--no-deps", "--entrypoint", "thinwire", "certs", "certs"]
+    serial = json.loads(project(*authority, "revoke", "client-5", "--dir", "/certs/authority", "--json"))["serial"]
+    before = project.in_volume("server-certs", "cat", "/there/server.pem")
+    project.environment["HOSTS"] = "fleet.example.org 203.0.113.7"
+    assert "server localhost 127.0.0.1 fleet.example.org 203.0.113.7" in project("run", "--rm", "-T", "certs")
+    after = project.in_volume("server-certs", "cat", "/there/server.pem")
+    assert after != before
+    names = x509.load_pem_x509_certificate(after.encode()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert "fleet.example.org" in names.value.get_values_for_type(x509.DNSName)
+    assert serial in project.in_volume("server-certs", "cat", "/there/revoked.txt").split()
+    project("run", "--rm", "-T", "certs")
+    assert project.in_volume("server-certs", "cat", "/there/server.pem") == after
 
 
 def test_a_stranger_with_a_certificate_of_another_authority_is_kept_out(project, tmp_path):
