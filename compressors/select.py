@@ -48,6 +48,9 @@ def _survivors(x: Floats, bound: float) -> Indices:
 def _largest_of(magnitudes: Floats, keep: int) -> Indices:
     """Ascending indices of the ``keep`` largest of non-negative numbers."""
     threshold = np.partition(magnitudes, len(magnitudes) - keep)[len(magnitudes) - keep]
+    found = np.flatnonzero(magnitudes >= threshold)
+    if len(found) == keep:
+        return found
     kept = magnitudes > threshold
     ties = np.flatnonzero(magnitudes == threshold)
     kept[ties[: keep - int(np.count_nonzero(kept))]] = True

@@ -106,7 +106,7 @@ class TopK(Compressor):
         x = x.detach()
         indices = self._select(x, layout)
         positions = with_dense(indices, layout, self.scope)
-        kept = x[torch.from_numpy(positions).to(x.device)].cpu().numpy()
+        kept = x.numpy()[positions] if _here(x) else x[torch.from_numpy(positions).to(x.device)].cpu().numpy()
         runs = runs_in(indices, layout, self.scope) if self.values in BITS else None
         description, stream, values = encode_values(kept, self.values, None, runs)
         parameters = PARAMETERS.pack(SCOPES.index(self.scope), len(indices)) + description
@@ -115,15 +115,17 @@ class TopK(Compressor):
         return Encoded(payload, put(positions, values, layout.numel, x.device))
 
     def _select(self, x: Tensor, layout: Layout) -> Indices:
-        chosen, here = [np.zeros(0, np.int64)], x.device.type == "cpu"
+        chosen, array = [np.zeros(0, np.int64)], x.numpy() if _here(x) else None
         for start, count, size, keep in _stretches(self, layout):
-            piece = x[start : start + count * size]
-            if count == 1:
-                found = largest(piece.numpy(), keep) if here else largest_on(piece, keep).cpu().numpy()
-            elif here:
-                found = largest_in_rows(piece.numpy(), size, keep)
+            stop = start + count * size
+            if array is not None and count == 1:
+                found = largest(array[start:stop], keep)
+            elif array is not None:
+                found = largest_in_rows(array[start:stop], size, keep)
+            elif count == 1:
+                found = largest_on(x[start:stop], keep).cpu().numpy()
             else:
-                found = largest_in_rows_on(piece, size, keep).cpu().numpy()
+                found = largest_in_rows_on(x[start:stop], size, keep).cpu().numpy()
             chosen.append(found + start)
         return np.concatenate(chosen)
 
@@ -142,6 +144,11 @@ class TopK(Compressor):
         """The kept entries, then the dense tensors."""
         indices, scope = _indices(payload, layout)
         return with_dense(indices, layout, scope)
+
+
+def _here(x: Tensor) -> bool:
+    """Whether NumPy can look at it."""
+    return x.device.type == "cpu"
 
 
 @lru_cache(maxsize=64)

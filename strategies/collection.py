@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from compressors import Payload
 from strategies.admission import Admission
@@ -239,7 +238,7 @@ class Collector:
             raise WireError("the uplink's digest does not match its bytes")
         ledger = self.ledger
         packet = unpack(uplink, Payload, ledger.bundle.most_bytes(ledger.replicated.replica, ledger.federation))
-        here = replace(ledger.round_of(ledger.next_round, record.index), decoder=self._checked.check)
+        here = ledger.round_of(ledger.next_round, record.index, decoder=self._checked.check)
         ledger.bundle.validate(packet, here)
         self._checked.keep(record.index, packet)
         self._spool.put(record.index, uplink)

@@ -62,10 +62,10 @@ def squares(vector: Tensor, decoded: Tensor, start: int = 0) -> tuple[float, flo
 
 def sampled(vector: Tensor, start: int) -> Tensor:
     """The vector, or, of a long one, every so manieth run of entries, beginning with the run ``start``."""
-    stride = min(len(vector) // SAMPLE, SHARE)
+    stride = min(vector.numel() // SAMPLE, SHARE)
     if stride < 2:
         return vector
-    runs = len(vector) // RUN
+    runs = vector.numel() // RUN
     return vector[: runs * RUN].view(runs, RUN)[start % stride :: stride]
 
 

@@ -157,7 +157,7 @@ def gather_all(
 
 def _add(total: Tensor, message: Tensor, share: float) -> None:
     """``total += share * message`` in float64."""
-    for start in range(0, len(total), BLOCK):
+    for start in range(0, total.numel(), BLOCK):
         part = slice(start, start + BLOCK)
         total[part] += message[part].to(total).mul_(share)
 

@@ -6,8 +6,8 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from compressors import ALONE, NonFinite, Payload, find
-from strategies.base import Asks, Downlink, Federation, Method, Packet, Round
+from compressors import ALONE, NonFinite, Payload, decode, find
+from strategies.base import Asks, Decoder, Downlink, Federation, Method, Packet, Round
 from strategies.bundle import METHOD, Bundle
 from strategies.checked import Checked
 from strategies.compression_error import CompressionError
@@ -226,9 +226,11 @@ class Ledger:
         self.bundle = replace(self.bundle, method=method)
         self.replicated.bundle = self.bundle
 
-    def round_of(self, number: int, client: int = SHARED, asked: Sequence[int] = ()) -> Round:
+    def round_of(
+        self, number: int, client: int = SHARED, asked: Sequence[int] = (), decoder: Decoder = decode
+    ) -> Round:
         """The round as the maths sees it."""
-        return Round(number, self.federation, client, asked=tuple(asked), incarnation=self.incarnation)
+        return Round(number, self.federation, client, asked=tuple(asked), incarnation=self.incarnation, decoder=decoder)
 
     def _begin_anew(self, record: ClientRecord) -> list[int]:
         """Make a client a newcomer, and all whose mirrors are not there with it; sum the mirrors anew."""
@@ -258,7 +260,7 @@ class Ledger:
 
     def _step(self, asked: Sequence[int], uplinks: Uplinks) -> bytes:
         compression = CompressionError(self.next_round)
-        round = replace(self.round_of(self.next_round, asked=asked), watch=compression, decoder=uplinks.checked.take)
+        round = replace(self.round_of(self.next_round, SHARED, asked, uplinks.checked.take), watch=compression)
         try:
             self.server, downlink = self.bundle.step(self.replicated.replica, self.server, uplinks, round)
         except NonFinite as error:

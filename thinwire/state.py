@@ -100,15 +100,15 @@ def digest(state: Any) -> bytes:
 
 
 def to(state: Any, device: torch.device | str) -> Any:
-    """The state with all tensors on a device."""
+    """The state with all tensors on a device; itself where they are there already."""
     if isinstance(state, Tensor):
         return state.to(device)
     if isinstance(state, tuple):
         return tuple(to(item, device) for item in state)
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return dataclasses.replace(
-            state, **{f.name: to(getattr(state, f.name), device) for f in dataclasses.fields(state)}
-        )
+        before = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+        after = {name: to(value, device) for name, value in before.items()}
+        return state if all(after[name] is before[name] for name in before) else dataclasses.replace(state, **after)
     return state
 
 

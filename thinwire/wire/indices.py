@@ -85,10 +85,8 @@ def _unpack_rice(data: bytes, count: int, limit: int) -> NDArray[np.uint32]:
     stops = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8, offset=middle)))
     _require(len(stops) == count, f"{len(stops)} indices in Rice code; expected {count}")
     _require(int(stops[-1]) // 8 == len(data) - middle - 1, "Rice code with bytes left over")
-    gaps = _gaps(stops) << np.uint32(low)
-    for bit, column in enumerate(columns[: count * low].reshape(count, low).T):
-        gaps |= column.astype(np.uint32) << np.uint32(bit)
-    return gaps
+    weights = np.uint32(1) << np.arange(low, dtype=np.uint32)
+    return (_gaps(stops) << np.uint32(low)) + columns[: count * low].reshape(count, low) @ weights
 
 
 def _unpack_pcodec(data: bytes, count: int) -> NDArray[np.uint32]:
