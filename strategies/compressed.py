@@ -76,6 +76,8 @@ class Compressed(Strategy):
         record: str = "",
         seed: int = 0,
     ) -> None:
+        if isinstance(strategy, type):
+            raise ConfigError(f"{strategy.__name__} is a class; give an instance: Compressed({strategy.__name__}(...))")
         if not isinstance(strategy, Strategy):
             raise ConfigError(
                 f"{type(strategy).__name__} is no strategy of flwr.serverapp.strategy (flwr.server has old ones)"
@@ -85,6 +87,7 @@ class Compressed(Strategy):
         self.uplink = section(uplink)
         self.downlink = section(downlink)
         self.exchanges: list[Exchange] = []
+        self._before = 0  # exchanges when the round's training was configured
         self._dense = (dense,) if isinstance(dense, str) else tuple(dense)
         self._record = record
         self._seed = seed
@@ -136,6 +139,7 @@ class Compressed(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The wrapped strategy's messages, which the grid compresses. Raises ConfigError on a grid that does not."""
+        self._before = len(self.exchanges)
         return self.strategy.configure_train(server_round, arrays, config, _thin(grid))
 
     def aggregate_train(
@@ -143,7 +147,7 @@ class Compressed(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The wrapped strategy's, with the round's bytes among the metrics."""
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
-        trained = [exchange for exchange in self.exchanges if exchange.kind == "train"]
+        trained = [exchange for exchange in self.exchanges[self._before :] if exchange.kind == "train"]
         return arrays, _with_bytes(metrics, trained[-1]) if trained else metrics
 
     def configure_evaluate(

@@ -62,13 +62,16 @@ class Cut:
     def of(arrays: NamedArrays, dense: Sequence[str] = STATISTICS) -> "Cut":
         """Compress what is floating point, not empty, and has no name that fits a pattern in ``dense``.
 
-        Raises ConfigError for dtypes that Flower's NumPy arrays have and this wire has not (complex, objects).
+        Raises ConfigError for dtypes that Flower's NumPy arrays have and this wire has not (complex, objects), and for
+        values that are not finite where they would be compressed: masks with minus infinity belong to ``dense``.
         """
         pieces = []
         for name, array in arrays.items():
             _check_carried(name, array)
             spared = any(fnmatchcase(name, pattern) for pattern in dense)
             compressed = array.dtype.kind == "f" and array.size > 0 and not spared
+            if compressed and not bool(np.isfinite(array).all()):
+                raise ConfigError(f"array {name!r} holds a value that is not finite; if it may, name it in dense")
             pieces.append(Piece(name, array.dtype.str, array.shape, compressed))
         return Cut(tuple(pieces))
 

@@ -35,12 +35,16 @@ from flwr.clientapp import ClientApp  # isort: skip
 from flwr.serverapp import Grid  # isort: skip
 from flwr.serverapp.strategy import (  # isort: skip
     DifferentialPrivacyServerSideFixedClipping,
+    FedAdagrad,
     FedAdam,
     FedAvg,
+    FedAvgM,
     FedMedian,
     FedProx,
+    FedTrimmedAvg,
     FedYogi,
     Krum,
+    MultiKrum,
     Result,
     Strategy,
 )
@@ -87,6 +91,21 @@ def test_fedavg_learns_what_it_learns_without_compression_from_a_twelfth_of_the_
 def test_every_strategy_sees_whole_models_and_learns(strategy: Strategy, least: float) -> None:
     result = run(Compressed(strategy, uplink=TENTH, downlink=TENTH), 15)
     assert accuracy(result.arrays) > least
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        FedAdagrad(eta=0.03),
+        FedAvgM(server_momentum=0.1),
+        FedTrimmedAvg(beta=0.25),
+        MultiKrum(num_malicious_nodes=1, num_nodes_to_select=2),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_their_relatives_learn_too(strategy: FedAvg) -> None:
+    strategy.fraction_evaluate = 0.0
+    assert accuracy(run(Compressed(strategy, uplink=TENTH, downlink=TENTH), 4).arrays) > 0.6
 
 
 def test_strategies_that_compare_clients_get_an_estimator_that_knows_each_of_them() -> None:
@@ -138,6 +157,21 @@ def test_bytes_of_a_round_are_in_its_metrics_beside_the_apps_own() -> None:
         assert metrics["dense-bytes"] == exchange.dense_bytes
         assert len(metrics["losses"]) == 2  # type: ignore[arg-type]
     assert str(trained[0]).startswith("train: 4 of 4 clients answered")
+
+
+def test_a_round_that_trains_nobody_has_no_bytes() -> None:
+    class EverySecond(FedAvg):
+        def configure_train(self, server_round: int, *args: Any) -> Any:
+            return super().configure_train(server_round, *args) if server_round % 2 else []
+
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            return super().aggregate_train(server_round, replies) if server_round % 2 else (None, None)
+
+    strategy = Compressed(EverySecond(fraction_evaluate=0))
+    result = run(strategy, 3)
+    assert sorted(result.train_metrics_clientapp) == [1, 3]
+    sent = [result.train_metrics_clientapp[number]["uplink-bytes"] for number in (1, 3)]
+    assert sent == [exchange.uplink_bytes for exchange in strategy.exchanges]
 
 
 def test_bytes_are_the_lengths_of_what_is_sent() -> None:
@@ -405,6 +439,8 @@ def test_the_record_that_is_named_is_compressed_and_one_that_is_not_there_is_ref
 def test_flowers_old_strategies_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"object is no strategy of flwr\.serverapp\.strategy"):
         Compressed(object())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"FedAvg is a class; give an instance: Compressed\(FedAvg\(\.\.\.\)\)"):
+        Compressed(FedAvg)  # type: ignore[arg-type]
 
 
 def test_clients_keep_their_state_on_disk_by_run_and_name(tmp_path: Path) -> None:

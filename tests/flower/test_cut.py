@@ -94,6 +94,13 @@ def test_hostile_bytes_of_the_rest_are_refused_before_anything_is_made_of_them()
         cut.read_rest(good.replace(b"|b1\x01\x00", b"|b1\x07\x00"))
 
 
+def test_a_mask_that_is_not_finite_travels_as_it_is_or_not_at_all() -> None:
+    masked = {"x": np.ones(1, np.float32), "mask": np.array([-np.inf, 1.0], np.float32)}
+    with pytest.raises(ConfigError, match="array 'mask' holds a value that is not finite; if it may, name it in dense"):
+        Cut.of(masked)
+    assert [piece.name for piece in Cut.of(masked, dense=("mask",)).spared] == ["mask"]
+
+
 def test_a_value_that_is_not_finite_is_taken_only_where_the_model_has_one() -> None:
     masked = {"x": np.ones(1, np.float32), "n.running_mean": np.array([-np.inf, 1.0], np.float32)}
     cut = Cut.of(masked)
