@@ -24,6 +24,7 @@ from thinwire.wire.frames import PROTOCOL
 from thinwire.wire.room import Room
 
 MOST_HELD = 16
+UNCHECKED = "the server cannot check certificates now; ask its operator"
 REFUSALS_TOLD_PER_MINUTE = 30.0  # of one address; of one that comes too often, once
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Door:
         opening = request.open
         reason = self._fault(opening, context)
         if reason is not None:
-            return self._refuse(address, opening.identity, reason)
+            return self._refuse(address, opening.identity, reason, retry=reason == UNCHECKED)
         if not self._identities.admit(opening.identity):  # only now: nobody uses up what is another's
             most = f"{self._rules.connects_per_minute:g} a minute"
             reason = f"{opening.identity!r} connects too often: more than {most}"
@@ -185,7 +186,7 @@ def _fault_of_certificate(shown: Mapping[str, Sequence[bytes]], identity: str, r
         refused_serials = revoked_serials(revoked)
     except ConfigError as error:
         log.error("%s: nobody is let in", error)
-        return "the server cannot check certificates now; ask its operator"
+        return UNCHECKED
     if certificate.serial in refused_serials:
         return f"the certificate of {identity!r} was revoked"
     if certificate.role not in ("", "client"):

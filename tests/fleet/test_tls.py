@@ -1,65 +1,14 @@
 """TLS and mutual TLS, with an authority made on the spot."""
 
-import datetime
-import ipaddress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from dated import Authority
 from fleet_support import Events, ask, clients, data_of, fleet
 
 from client.fleet import SessionOptions
 from thinwire.certificates import Authority as OurAuthority
 from thinwire.errors import ConfigError
-
-
-class Pair(NamedTuple):
-    certificate: Path
-    key: Path
-
-
-class Authority:
-    """Signs certificates into a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), True)
-        self.path = folder / f"{name}.pem"
-        certificate = builder.sign(self._key, hashes.SHA256())
-        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def sign(self, name: str) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = self._builder(subject, key).add_extension(x509.SubjectAlternativeName(names), False)
-        pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
-        certificate = builder.sign(self._key, hashes.SHA256())
-        pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        pair.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return pair
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-        )
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +72,22 @@ def test_a_revoked_certificate_is_refused_at_the_next_hello_and_a_new_one_is_tak
             assert "was revoked" in str(outcome)
         fresh = ours.issue("client", "ann", force=True)
         with clients(grid.address, "ann", ca=ours.certificate, certificate=fresh.certificate, key=fresh.key):
+            grid.wait_for_nodes(1, 10)
+
+
+def test_while_the_list_of_revoked_certificates_is_being_replaced_clients_try_again(tmp_path: Path) -> None:
+    """Who came in the moment when the file was away is told to come back, and not sent away for good."""
+    ours = OurAuthority(tmp_path / "certs")
+    ours.create()
+    server, ann = ours.issue("server", "server", ["127.0.0.1"]), ours.issue("client", "ann")
+    mutual = {"certificate": server.certificate, "key": server.key, "client_ca": ours.certificate}
+    events, away = Events(), tmp_path / "away.txt"
+    with fleet(events, revoked=ours.revoked, **mutual) as grid:
+        ours.revoked.rename(away)
+        with clients(grid.address, "ann", ca=ours.certificate, certificate=ann.certificate, key=ann.key):
+            assert "cannot check certificates now" in events.wait("refused", "ann")
+            assert grid.get_node_ids() == []
+            away.rename(ours.revoked)
             grid.wait_for_nodes(1, 10)
 
 
