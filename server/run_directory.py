@@ -1,5 +1,6 @@
 """A run directory: configuration, record (run.sqlite), journal, checkpoints, mirrors, and the final model."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from strategies.store import Entry, Saved
 from thinwire.config import read_toml, to_toml
 from thinwire.errors import ConfigError, RoundError
 from thinwire.run_config import RunConfig
+from thinwire.wire.operator import CONTROL
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class RunDirectory:
         except OSError as error:
             what = f"cannot write to run directory {path}: {error.strerror}"
             raise ConfigError(f"{what}; make it writable, or choose another with --out") from None
+        with contextlib.suppress(OSError):  # that of a process that was killed says where nobody listens any more
+            (path / CONTROL).unlink(missing_ok=True)
         self._journal = Journal(path / "journal.bin") if durable else None
         self._mirrors = MirrorFiles(path / "mirrors") if self.mirrors else None
         self._writer: RunWriter | None = None

@@ -252,6 +252,14 @@ def test_of_a_server_that_would_not_listen_the_record_is_shown_and_why_is_said(
     assert capsys.readouterr().err == ""
 
 
+def test_while_a_killed_server_is_started_anew_nobody_is_sent_to_where_it_listened(run: Path) -> None:
+    (run / "control.json").write_text(json.dumps({"address": "127.0.0.1:1", "pid": 1, "tls": False, "run": "ab" * 16}))
+    with RunDirectory(run) as folder:
+        folder.write_config(to_options(RunConfig.of({"rounds": ROUNDS, "clients": 2})))
+        found = standing(at(run))
+        assert (found["source"], found["state"]) == ("record", "running")
+
+
 def test_the_newest_run_is_taken_and_offered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parents[1])
     write_run(Path("runs/two"))

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from thinwire.errors import ConfigError, RoundError
+from thinwire.handshake import look
 from thinwire.v1 import operator_pb2 as messages
 from thinwire.v1.operator_pb2_grpc import OperatorServiceStub
 from thinwire.wire.endpoint import host_and_port, is_loopback, read
@@ -99,6 +100,7 @@ class Operator:
         if not (token.isascii() and token.isprintable()):
             raise ConfigError(f'{TOKEN} is no token: it is the word behind "token" in {CONTROL} of the run directory')
         self.address = address
+        self._dialled = address, ca, certificate, key, server_name
         self._metadata = ((TOKEN_KEY, token),) if token and ca is None else ()
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", MOST_ANSWER_BYTES),
@@ -209,9 +211,10 @@ class Operator:
         if code in MISTAKES:
             return ConfigError(detail or code.name)
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            trouble = look(*self._dialled) if code == grpc.StatusCode.UNAVAILABLE else None
+            why = f"{detail or code.name}; check that the server runs, and the address"
             return ConfigError(
-                f"no answer from the control service at {self.address}; check that the server runs, the address, and "
-                f"that both ends use TLS or neither ({detail or code.name})"
+                f"no answer from the control service at {self.address}: {why if trouble is None else trouble.reason}"
             )
         return RoundError(detail or f"the server failed: {code.name}")
 
