@@ -178,6 +178,8 @@ def test_the_commands_do_all_of_it(tmp_path):
         ("bob", "client", False),
         ("olga", "operator", False),
     ]
+    nowhere = CliRunner().invoke(app, ["list", "--dir", str(tmp_path / "crets")])
+    assert "crets holds no authority; make one with thinwire certs init, or name its folder" in str(nowhere.exception)
     shown = CliRunner().invoke(app, ["list", "--dir", str(tmp_path / "certs")])
     assert "revoked" in shown.stdout
     assert "olga" in shown.stdout

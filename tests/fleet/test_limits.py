@@ -1,10 +1,13 @@
 """Peers that take too much, too often or too long; another client is served meanwhile, undisturbed."""
 
 import contextlib
+import re
 import select
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from fleet_support import DEADLINE_SECONDS, RUN, Events, RawClient, ask, clients, data_of, fleet, raw_client
@@ -17,6 +20,7 @@ from thinwire.v1.fleet_pb2 import ConnectRequest, Frame, Open
 from thinwire.wire.arrivals import Sequence
 from thinwire.wire.frames import PROTOCOL, SMALL_FRAMES, frames, outgoing
 
+LIMITS = ("_bytes", "connections", "_connection", "_per_minute", "_seconds", "stray_replies")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, GOAWAY = 4, 6, 7
 
@@ -280,18 +284,36 @@ def test_a_flood_of_pings_is_cut_off() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("chunk_bytes", 1_023),
+        ("message_bytes", 0),
+        ("spill_bytes", -1),
         ("connections", 0),
         ("streams_per_connection", 0),
         ("connects_per_minute", 0.0),
         ("address_connects_per_minute", -1.0),
         ("stray_replies", -1),
+        ("hello_seconds", float("nan")),
         ("idle_seconds", 0.0),
         ("stall_seconds", 0.0),
+        ("keepalive_seconds", 0.0),
     ],
 )
 def test_limits_that_let_nobody_in_are_config_errors(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} = "):
         FleetOptions(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_guide_has_a_row_for_every_limit_with_its_default() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    section = guide[guide.index('id="limits"') : guide.index('id="upgrades"')]
+    rows = dict(re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", section, re.M))
+    told = {name: default for names, default in rows.items() for name in re.findall(r"`(\w+)`", names)}
+    limits = {field.name: field.default for field in fields(FleetOptions) if field.name.endswith(LIMITS)}
+    assert set(told) == set(limits)
+    for name, default in limits.items():
+        amount = f"{default >> 20} MiB" if name == "spill_bytes" else f"{default:,g}"
+        assert name in ("chunk_bytes", "message_bytes") or told[name].startswith(amount), name
+    assert told["chunk_bytes"].startswith(f"{limits['chunk_bytes'] >> 10} KiB")
 
 
 # -- HTTP/2 by hand ----------------------------------------------------------------------------------------------

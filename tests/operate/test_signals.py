@@ -48,6 +48,9 @@ def resumed_and_finished(sh: Shell, address: str, clients: list[Process], done: 
     assert server.ended() == 0, server.story()
     assert [client.ended() for client in clients] == [0, 0], clients[0].story()
     assert [row["round"] for row in open_run(sh.folder / "run").rounds()] == list(range(1, done + 4))
+    server = sh.start("server", "--resume", "run", "--address", address)
+    assert server.ended() == 0, server.story()
+    assert any(f"the run in run is over, {done + 3} rounds" in line for line in server.err)
 
 
 def left_and_back(sh: Shell, address: str, client: Process) -> Process:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinwire.certificates import AUTHORITY_DAYS, CERTIFICATE_DAYS, Authority, Pair, Role
+from thinwire.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for mutual TLS: an authority, a server, clients, operators.")
 
@@ -82,7 +83,12 @@ def operator(
 @app.command("list")
 def list_(folder: Dir = FOLDER, json_: Json = False) -> None:
     """List the certificates that were signed, and which are still good."""
-    issued = Authority(folder).issued()
+    authority = Authority(folder)
+    if not authority.certificate.exists():
+        raise ConfigError(
+            f"{folder} holds no authority; make one with thinwire certs init, or name its folder with --dir"
+        )
+    issued = authority.issued()
     if json_:
         print(json.dumps([{**asdict(one), "expired": one.expired} for one in issued]))
         return
