@@ -5,7 +5,7 @@
 Trivial clients (one step on 8 examples, drawn from a pool that they share), so that what is measured is the simulation:
 the messages, the protocol, the codecs, the states. Every row is a process of its own. Peak memory is that of the
 server's process and of its workers together; rounds per second are without the enrolment, which every client passes
-once. "EF21, large" has a state of 340 kB per client, of which the process keeps 64 MB and maps the others from the disk.
+once. "EF21, large" has a state of 340 kB per client, of which the process keeps 64 MB; the others are mapped from disk.
 """
 
 import argparse
