@@ -109,8 +109,8 @@ class Authority:
         pair = self._pair(name)
         authority, signer = self._load()
         if authority.not_valid_after_utc <= _now():
-            ended = f"{authority.not_valid_after_utc:%Y-%m-%d}"
-            raise ConfigError(f"the authority in {self.folder} expired on {ended}; make another with certs init --force")
+            ended = f"expired on {authority.not_valid_after_utc:%Y-%m-%d}"
+            raise ConfigError(f"the authority in {self.folder} {ended}; make another with thinwire certs init --force")
         expiry = min(_now() + datetime.timedelta(days=days), authority.not_valid_after_utc)
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_subject(name, role), authority.subject, key, days, expiry)
