@@ -209,8 +209,17 @@ def _model_in(content: RecordDict, terms: Terms) -> str:
     for name, record in content.array_records.items():
         if terms.cut.fits({key: array.numpy() for key, array in record.items()}):
             return name
-    held = ", ".join(f"{name!r} of {len(record)} arrays" for name, record in content.array_records.items()) or "none"
+    held = ", ".join(f"{n!r}, {_differs(record, terms)}" for n, record in content.array_records.items()) or "none"
     raise ConfigError(f"the app's reply holds no record with the arrays of the server's model; it holds {held}")
+
+
+def _differs(record: ArrayRecord, terms: Terms) -> str:
+    """Why a record is not the model: the first array of another name or shape."""
+    shapes = {name: tuple(array.shape) for name, array in record.items()}
+    for piece in terms.cut.pieces:
+        if shapes.pop(piece.name, None) != piece.shape:
+            return f"where array {piece.name!r} of {piece.shape} is missing or of another shape"
+    return f"with array {next(iter(shapes))!r} beside the model's"
 
 
 def forget_runs(root: Path, client: str, seconds: float) -> None:

@@ -90,8 +90,12 @@ class Terms:
 
 
 def section(options: str | Options) -> dict[str, Any]:
-    """A method or a compressor by its bare name, or by its options."""
-    return {"name": options} if isinstance(options, str) else dict(options)
+    """A method or a compressor by its bare name, or by its options. Raises ConfigError for what has no name."""
+    if isinstance(options, str):
+        return {"name": options}
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        raise ConfigError(f"{options!r} names nothing; write 'top-k', or {{'name': 'top-k', 'fraction': 0.02}}")
+    return dict(options)
 
 
 def index_of(client: str) -> int:

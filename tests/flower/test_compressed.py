@@ -1,5 +1,6 @@
 """Flower strategies that exist already, compressed: what they see, what they learn, what travels."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -266,6 +267,35 @@ def test_an_app_without_the_mod_is_told_what_it_lacks() -> None:
     assert all("client.mod.compressed" in reason for reason in reasons)
 
 
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        (lambda arrays: {}, r"it holds 'arrays', where array '0\.weight' of \(96, 64\) is missing"),
+        (lambda arrays: {**arrays, "0.bias": np.ones(3)}, r"where array '0\.bias' of \(96,\) is .* of another shape"),
+        (lambda arrays: {**arrays, "more": np.ones(3)}, r"with array 'more' beside the model's"),
+    ],
+    ids=["parts missing", "another shape", "one more"],
+)
+def test_an_app_that_answers_with_another_model_is_told_where_it_differs(change: Any, held: str) -> None:
+    reasons: list[str] = []
+
+    class Watching(FedAvg):
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            reasons.extend(m.error.reason for m in replies)
+            return None, None
+
+    def other(message: Message, context: Context) -> Message:
+        arrays = change({name: array.numpy() for name, array in message.content["arrays"].items()})
+        record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        return Message(RecordDict({"arrays": record}), reply_to=message)
+
+    app = ClientApp(mods=[compressed])
+    app.train()(other)
+    run(Compressed(Watching(fraction_evaluate=0)), 1, app)
+    assert len(reasons) == CLIENTS
+    assert all(re.search(held, reason) for reason in reasons), reasons
+
+
 def test_an_app_with_the_mod_serves_a_server_without_compression() -> None:
     with_mod, without = run(FedAvg(), 1), run(FedAvg(), 1, make_app())
     for name, array in without.arrays.items():
@@ -468,6 +498,8 @@ def test_what_clients_left_in_old_runs_is_deleted_when_they_join_another(tmp_pat
     ("options", "message"),
     [
         ({"uplink": "top-q"}, "unknown compressor 'top-q'; did you mean 'top-k'"),
+        ({"uplink": {"fraction": 0.1}}, "{'fraction': 0.1} names nothing; write 'top-k', or"),
+        ({"downlink": None}, "None names nothing"),
         ({"method": "ef22"}, "unknown method 'ef22'; did you mean 'ef21'"),
         ({"method": "dcgd", "uplink": "top-k"}, "unbiased"),
         ({"downlink": {"name": "top-k", "share": 0.1}}, "unknown key 'downlink.share'"),
