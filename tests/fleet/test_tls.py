@@ -7,7 +7,9 @@ from dated import Authority
 from fleet_support import Events, ask, clients, data_of, fleet
 
 from client.fleet import SessionOptions
+from client.identities import REFUSED
 from thinwire.certificates import Authority as OurAuthority
+from thinwire.cli.taking_part import take_part
 from thinwire.errors import ConfigError
 
 
@@ -89,6 +91,27 @@ def test_while_the_list_of_revoked_certificates_is_being_replaced_clients_try_ag
             assert grid.get_node_ids() == []
             away.rename(ours.revoked)
             grid.wait_for_nodes(1, 10)
+
+
+def test_an_identity_out_of_a_folder_that_the_server_refuses_is_tried_last(tmp_path: Path) -> None:
+    """What started this client starts it again, and it comes under another."""
+    ours = OurAuthority(tmp_path / "certs")
+    ours.create()
+    server = ours.issue("server", "server", ["127.0.0.1"])
+    for name in ("client-1", "client-2"):
+        pair = ours.issue("client", name)
+        for path in (pair.certificate, pair.key):
+            path.rename(tmp_path / path.name)
+    mutual = {"certificate": server.certificate, "key": server.key, "client_ca": ours.certificate}
+    with fleet(roster=("client-2",), **mutual) as grid:
+        grid.finish("over")
+        own = {"server": grid.address, "ca": str(ours.certificate), "identities": str(tmp_path)}
+        options = {**own, "state": str(tmp_path / "state")}
+        with pytest.raises(ConfigError, match="unknown identity 'client-1'"):
+            take_part(options)
+        assert (tmp_path / "state" / "identities" / "client-1").read_bytes() == REFUSED
+        take_part(options)
+    assert (tmp_path / "state" / "identities" / "client-2").read_bytes() not in (REFUSED, b"")
 
 
 def test_an_operator_is_no_client(tmp_path: Path) -> None:
