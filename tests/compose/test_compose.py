@@ -18,6 +18,7 @@ from thinwire.certificates import Authority
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent.parent
+COMMAND_SECONDS = 1500.0  # a first build takes minutes
 ROUNDS = 1000
 
 
@@ -45,8 +46,9 @@ class Project:
         self.environment = {**plain, **settings, "COMPOSE_PROJECT_NAME": self.name}
 
     def __call__(self, *words: str, check: bool = True) -> str:
+        command = [*COMPOSE, *words]
         done = subprocess.run(
-            [*COMPOSE, *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
