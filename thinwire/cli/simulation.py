@@ -77,9 +77,9 @@ def run_simulation(
         print(json.dumps(fields))
     else:
         Console().print(comparison(runs))
-        Console().print(f"run directory: {path}", highlight=False, soft_wrap=True)
+        print(f"run directory: {path}")
         for picture in pictures[:1]:
-            Console().print(f"picture: {picture}", highlight=False, soft_wrap=True)
+            print(f"picture: {picture}")
     return outcome
 
 

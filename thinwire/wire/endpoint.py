@@ -1,11 +1,13 @@
 """Addresses and credentials of the two ends of a gRPC connection, checked before anything is dialled or bound."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 
 from thinwire.errors import ConfigError
 
 MOST_IDENTITY_BYTES = 128
+IDENTITY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{MOST_IDENTITY_BYTES - 1}}}")  # of a client
 
 # A fixed window: left to itself, gRPC buffers megabytes for every stream of a fast link, and the server's memory grows
 # with the cohort. One MiB carries 160 Mbit/s over a round trip of 50 ms.
@@ -64,9 +66,7 @@ def read(path: Path | None, what: str) -> bytes | None:
 
 
 def fault_of_identity(identity: str) -> str | None:
-    """What is wrong with a client's name; None where nothing is."""
-    if not identity or not identity.isprintable() or identity != identity.strip():
-        return f"bad identity {identity[:40]!r}: printable, not empty, no space around it"
-    if len(identity.encode()) > MOST_IDENTITY_BYTES:
-        return f"an identity of {len(identity.encode())} bytes; at most {MOST_IDENTITY_BYTES}"
-    return None
+    """What is wrong with a client's name in a roster, a path or a log; None where nothing is."""
+    if IDENTITY.fullmatch(identity):
+        return None
+    return f"bad client name {identity[:80]!r}: 1 to 128 of letters, digits and . _ @ -, a letter or digit first"

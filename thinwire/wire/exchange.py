@@ -29,6 +29,7 @@ from thinwire.v1.round_pb2 import (
     WelcomeRequest,
 )
 from thinwire.v1.round_pb2 import Downlink as DownlinkStep
+from thinwire.wire.endpoint import fault_of_identity
 from thinwire.wire.packet import parse
 
 PROTOCOL = 1
@@ -37,7 +38,6 @@ MOST_CONFIGURATION_BYTES = 1 << 20
 MOST_TEXT_BYTES = 2_048
 MOST_METRICS = 64
 RUN = re.compile(r"[0-9a-f]{32}")
-CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 Reason = round_pb2.Reason
 REASONS: dict[int, str] = {n: name.removeprefix("REASON_").lower().replace("_", " ") for name, n in Reason.items()}
@@ -65,8 +65,9 @@ def read(kind: type[M], data: bytes, limit_bytes: int = MOST_SMALL_BYTES) -> M:
 
 def check_client_name(name: str) -> str:
     """A client's name as it may appear in a roster, a path and a log. Raises WireError otherwise."""
-    if not CLIENT.fullmatch(name):
-        raise WireError(f"bad client name {name[:80]!r}; 1 to 128 of letters, digits and . _ @ - are allowed")
+    fault = fault_of_identity(name)
+    if fault is not None:
+        raise WireError(fault)
     return name
 
 
