@@ -1,8 +1,9 @@
 """Contractive compressors for the methods with error feedback, made from unbiased ones where needed."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -66,6 +67,10 @@ class _WatchedKey(Key):
     """A key that notes when something is drawn from it, or from one derived from it."""
 
     drawn: list[str] = field(default_factory=list, compare=False)
+
+    def at(self, purpose: str | None = None, **coordinates: Any) -> "_WatchedKey":
+        """Watched too, on the same list."""
+        return replace(self, **vars(super().at(purpose, **coordinates)))
 
     def digest(self) -> bytes:
         """As any key's."""
