@@ -33,6 +33,7 @@ from compressors.base import DTYPE_NAMES
 from strategies.balancing import Order, Signs, balance, coordinate, next_order, next_order_of_units, pairs
 from strategies.base import Asks, Downlink, Federation, Method, Packet, Round
 from strategies.descent import Work
+from strategies.order_pass import ORDER, SIGNS, UNKNOWN, Pass, filled, next_units, pairs_of, signed
 from strategies.sketch import Rows, Sketch, pack_rows, unpack_rows
 from strategies.theory import Constants, Theory
 from thinwire.config import build, nearest
@@ -42,12 +43,7 @@ from thinwire.random import Key, permutation
 Scheme = Literal["random", "grab", "id-grab", "cd-grab", "hybrid", "auto"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 COORDINATED: tuple[Scheme, ...] = ("cd-grab", "hybrid", "auto")
-ORDER = "order"
-"""The payload's name, up (sketches) and down (signs, personal)."""
-
 HEAD = struct.Struct("<IIQI")  # rows, entries of each, number of the pass that the first belongs to, its units
-SIGNS = struct.Struct("<QI")  # round of the window, pairs
-UNKNOWN = 2
 MOST_PAIRS = 1 << 20
 MOST_BUCKETS = 1 << 16
 MOST_PASSES = 1 << 62
@@ -93,23 +89,6 @@ class Units(Protocol):
         matrix with a row per unit.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A client's order and how far it is."""
-
-    order: Tensor  # int64, the units of the present pass
-    position: int = 0  # units done of it; past its end, of the next pass too, which begins alike
-    signs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))  # of this pass's pairs or units
-    ahead: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))  # of the next pass's
-    carry: Tensor | None = None  # sketch of a unit whose partner comes in the next round
-    total: Tensor | None = None  # the client's own running sum in this pass (grab, id-grab)
-    mean: Tensor | None = None  # of the gradients' sketches: of the pass before (grab)
-    number: int = 0  # passes begun before this one
-    awaited: int = 0  # the round whose signs are to come; 0: none
-    first: int = 0  # where they go: a slot of signs, those of ahead counted after them
-    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,9 +164,9 @@ class Ordered(Method):
         unit, key = self.options.unit, round.key(ORDER)
         count = units.units(unit)
         begun = private.pass_ or Pass(torch.from_numpy(permutation(key.at("first", round=0), count)))
-        now = self._turn(_signed(begun, round.personal), key)
+        now = self._turn(signed(begun, round.personal), key)
         length = units.window(unit, self.work)
-        window = _window(now, length)
+        window = next_units(now, length)
         if self.from_gradients:
             return self._untold(now, window, oracle, replica, private, round)
         watcher = _Watcher(self._sketch(round.federation), max(0, length - count))
@@ -272,12 +251,12 @@ class Ordered(Method):
         places = [position - base * count for position in seen]
         if self.scheme == "grab":
             return self._grab(shown, places, sketches), nothing
-        differences, slots, carry = _pairs_of(places, sketches, count, None if base else now.carry)
+        differences, slots, carry = pairs_of(places, sketches, count, None if base else now.carry)
         shown = replace(shown, carry=carry)
         if not slots:
             return replace(shown, awaited=0), nothing
         if self.scheme == "id-grab":
-            return _filled(*self._balanced(shown, differences), slots[0], pairs(count)), nothing
+            return filled(*self._balanced(shown, differences), slots[0], pairs(count)), nothing
         return replace(shown, awaited=number, first=slots[0], count=len(slots)), differences
 
     def _grab(self, now: Pass, places: Sequence[int], sketches: Rows) -> Pass:
@@ -289,7 +268,7 @@ class Ordered(Method):
         now, signs = self._balanced(now, sketches - mean)
         share = min(1.0, len(sketches) / count)
         moved = (1 - share) * mean + share * sketches.mean(0)
-        return _filled(replace(now, mean=torch.from_numpy(moved)), signs, places[0], count)
+        return filled(replace(now, mean=torch.from_numpy(moved)), signs, places[0], count)
 
     def _balanced(self, now: Pass, rows: Rows) -> tuple[Pass, Signs]:
         """The client's own walk, which goes on where the last round of this pass left it."""
@@ -514,52 +493,6 @@ def _paired(
 
 def _zeros(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
-
-
-def _window(now: Pass, length: int) -> list[int]:
-    """The units of the next ``length`` positions; past the end of a pass its own beginning again."""
-    order = now.order.tolist()
-    return [order[(now.position + step) % len(order)] for step in range(length)] if order else []
-
-
-def _pairs_of(
-    places: Sequence[int], sketches: Rows, count: int, carry: Tensor | None
-) -> tuple[Rows, list[int], Tensor | None]:
-    """Differences of the pairs that these places complete, their slots, and the sketch of a first one left alone."""
-    rows, slots, first = [], [], None if carry is None else carry.cpu().numpy()
-    for place, row in zip(places, sketches, strict=True):
-        over, within = divmod(place, count)
-        if within % 2 == 0:
-            first = row
-        elif first is not None:
-            rows.append(first - row)
-            slots.append(over * pairs(count) + within // 2)
-            first = None
-    lonely = bool(places) and places[-1] % count == count - 1 and count % 2 == 1  # the middle of an odd order
-    kept = None if first is None or lonely else torch.from_numpy(np.array(first))
-    return (np.stack(rows) if rows else np.zeros((0, sketches.shape[1]))), slots, kept
-
-
-def _filled(now: Pass, signs: Signs, first: int, slots: int) -> Pass:
-    """The pass with signs written from slot ``first`` on, those past its own in ``ahead``."""
-    both = np.full(2 * slots, UNKNOWN, np.uint8)
-    for start, known in ((0, now.signs), (slots, now.ahead)):
-        both[start : start + len(known)] = known.cpu().numpy()
-    end = min(first + len(signs), len(both))
-    both[first:end] = signs[: end - first]
-    return replace(now, signs=torch.from_numpy(both[:slots].copy()), ahead=torch.from_numpy(both[slots:].copy()))
-
-
-def _signed(now: Pass, personal: Packet) -> Pass:
-    """With the signs that the server sent, where they are those awaited."""
-    payload = personal.get(ORDER)
-    if payload is None or not now.awaited or len(payload.parameters) != SIGNS.size or len(payload.streams) != 1:
-        return replace(now, awaited=0)
-    number, count = SIGNS.unpack(payload.parameters)
-    if (number, count) != (now.awaited, now.count) or len(payload.streams[0]) != -(-count // 8):
-        return replace(now, awaited=0)
-    signs = np.unpackbits(np.frombuffer(payload.streams[0], np.uint8), count=count)
-    return replace(_filled(now, signs, now.first, pairs(len(now.order))), awaited=0)
 
 
 def _without(packet: Packet) -> Packet:
